@@ -14,7 +14,7 @@ function(nibble_library name)
   target_link_libraries(${target} PUBLIC fmt::fmt PRIVATE ${ARG_PRIVATE})
 endfunction()
 
-# A GoogleTest program: nibble_test(text/tokenizer_test DEPS text) builds tests/text/tokenizer_test.cc.
+# A GoogleTest program: in tests/text/, nibble_test(tokenizer_test DEPS text) builds tokenizer_test.cc.
 # Every test program is one CTest entry with the label `cpu` (or LABEL gpu).
 function(nibble_test path)
   cmake_parse_arguments(ARG "" "LABEL;TIMEOUT" "DEPS;SOURCES;PRIVATE" ${ARGN})
@@ -39,7 +39,19 @@ function(nibble_test path)
   set_tests_properties(${target} PROPERTIES LABELS ${ARG_LABEL} TIMEOUT ${ARG_TIMEOUT})
 endfunction()
 
-# A libFuzzer target (clang only, NIBBLE_FUZZ=ON): nibble_fuzzer(text/tokenizer_fuzz DEPS text) builds
+# A Python program that checks ours against an independent implementation:
+# nibble_python_test(forward_test ARGS $<TARGET_FILE:forward_driver>) runs forward_test.py with NIBBLE_PYTHON.
+function(nibble_python_test name)
+  cmake_parse_arguments(ARG "" "TIMEOUT" "ARGS" ${ARGN})
+  if(NOT ARG_TIMEOUT)
+    set(ARG_TIMEOUT 300)
+  endif()
+  add_test(NAME ${name} COMMAND ${NIBBLE_PYTHON} ${CMAKE_CURRENT_SOURCE_DIR}/${name}.py ${ARG_ARGS})
+  set_tests_properties(${name} PROPERTIES LABELS cpu TIMEOUT ${ARG_TIMEOUT}
+    ENVIRONMENT "PYTHONPATH=${PROJECT_SOURCE_DIR}/tests:${PROJECT_SOURCE_DIR}/tools;PYTHONDONTWRITEBYTECODE=1")
+endfunction()
+
+# A libFuzzer target (clang only, NIBBLE_FUZZ=ON): nibble_fuzzer(tokenizer_fuzz DEPS text) builds
 # tests/fuzz/tokenizer_fuzz.cc; its seed corpus is tests/fuzz/corpus/<name>/.
 function(nibble_fuzzer name)
   cmake_parse_arguments(ARG "" "" "DEPS" ${ARGN})
