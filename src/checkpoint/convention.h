@@ -1,0 +1,42 @@
+// How a quantized model is written: tensor names, scale directions and configs of the two
+// conventions.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "checkpoint/checkpoint.h"
+#include "checkpoint/writer.h"
+#include "nibble/types.h"
+#include "nibble/weight.h"
+
+namespace nibble {
+
+enum class Convention : uint8_t { kModelOpt, kCompressedTensors };
+
+// The tensors that a quantized [n, k] weight of `module` is written as. `format` is kNvfp4 or
+// kMxfp4. With static_input_scale (kNvfp4 only) the activation scale is among them.
+std::vector<OutputTensor> linear_tensors(std::string_view module, WeightFormat format, int64_t n,
+                                         int64_t k, Convention convention,
+                                         bool static_input_scale = false);
+
+// Writes those tensors. The weight has one segment. Its global scale survives exactly in both
+// conventions if it is the fp32 reciprocal of an fp32 number, as a quantizer's 1 / (2688 / amax)
+// is.
+void write_linear(CheckpointWriter& writer, std::string_view module, const WeightTensor& weight,
+                  Convention convention);
+
+struct ExportConfig {
+  Convention convention = Convention::kModelOpt;
+  WeightFormat format = WeightFormat::kNvfp4;
+  std::vector<std::string> ignore;  // full names of the linear modules left unquantized
+  bool static_input_scale = false;  // false: weight-only or activations scaled at run time
+};
+
+// Writes config.json with its quantization_config (and hf_quant_config.json for ModelOpt) and
+// copies the source's other small files: tokenizer, chat template, generation config.
+void write_configs(CheckpointWriter& writer, const Checkpoint& source, const ExportConfig& config);
+
+}  // namespace nibble
