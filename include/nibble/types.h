@@ -26,6 +26,15 @@ enum class ActivationMode : uint8_t {
   kInt8,   // quantized to 8 bits per block of 16 along K, integer dot products
 };
 
+// How an MXFP4 block's power-of-two scale comes from its largest magnitude (all three are in use):
+// kCeil 2^ceil(log2(amax/6)), never clips; kFloor 2^(floor(log2 amax)-2), OCP MX 1.0; kEven rounds
+// amax's mantissa to one bit first.
+enum class Mxfp4ScaleRule : uint8_t { kCeil, kFloor, kEven };
+
+// How block scales are chosen: round to nearest from the block's amax, least squared error over the
+// neighbouring scales, or the better of "amax maps to 6" and "amax maps to 4" (NVFP4 only).
+enum class QuantizeMethod : uint8_t { kRtn, kMse, kFourOverSix };
+
 enum class DeviceKind : uint8_t { kCpu, kCuda };
 
 // Bytes of one element.
@@ -59,6 +68,11 @@ constexpr std::string_view to_string(ScaleLayout l) {
 }
 constexpr std::string_view to_string(ActivationMode m) {
   constexpr std::string_view names[] = {"16bit", "fp4", "int8"};
+  return names[static_cast<int>(m)];
+}
+
+constexpr std::string_view to_string(QuantizeMethod m) {
+  constexpr std::string_view names[] = {"rtn", "mse", "four-over-six"};
   return names[static_cast<int>(m)];
 }
 

@@ -1,0 +1,73 @@
+// The chip that work runs on, and what is known about it.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <string_view>
+
+#include "nibble/types.h"
+
+namespace nibble {
+
+class ThreadPool;
+
+// Instruction sets found at run time (x86-64; all false elsewhere).
+struct CpuFeatures {
+  bool avx2 = false;  // with FMA and F16C
+  bool avx_vnni = false;
+  bool avx512 = false;  // F, BW, VL, DQ, VBMI
+  bool avx512_vnni = false;
+  bool avx512_bf16 = false;
+  bool amx_int8 = false;
+  bool amx_bf16 = false;
+};
+
+// What implementations decide by. Plain data, so that a test can describe a chip that is not there.
+struct DeviceInfo {
+  DeviceKind kind = DeviceKind::kCpu;
+  int index = 0;
+  std::string name;
+  CpuFeatures cpu;
+  int threads = 1;              // kCpu: threads that share one op
+  int sm = 0;                   // kCuda: 90 for H100/H200, 120 for RTX 50, ...
+  int num_sms = 0;              // kCuda
+  double bandwidth_gbps = 0.0;  // kCuda: DRAM read, from the card's clocks and bus width
+};
+
+// Where an op is put in order: a CPU's threads or a CUDA stream (a cudaStream_t).
+struct Stream {
+  DeviceKind kind = DeviceKind::kCpu;
+  ThreadPool* pool = nullptr;
+  void* cuda = nullptr;
+};
+
+// A handle that can be copied; its threads live as long as one copy does. One thread at a time may
+// run ops on a device.
+class Device {
+ public:
+  // `threads` = 0: every core that this process may use. Reads NIBBLE_FORCE_IMPL
+  // ("op=name,op=name"); throws kInvalidArgument, listing the known ones, where it names an unknown
+  // op or implementation.
+  static Device cpu(int threads = 0);
+
+  const DeviceInfo& info() const { return *info_; }
+  Stream stream() const { return {info_->kind, pool_.get(), nullptr}; }
+  ThreadPool& pool() const { return *pool_; }
+
+  // The implementation that NIBBLE_FORCE_IMPL names for this op, or empty.
+  std::string_view forced_impl(std::string_view op) const;
+
+  // Scratch memory that the device's ops take turns with. reserve grows it; both are for plans.
+  void reserve_workspace(size_t bytes) const;
+  void* workspace() const;
+
+ private:
+  struct State;
+  Device() = default;
+  std::shared_ptr<const DeviceInfo> info_;
+  std::shared_ptr<ThreadPool> pool_;
+  std::shared_ptr<State> state_;
+};
+
+}  // namespace nibble

@@ -1,0 +1,73 @@
+// Linear layers with 4-bit weights: prepare once, then run with the best kernel for each m.
+#pragma once
+
+#include <memory>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "nibble/device.h"
+#include "nibble/weight.h"
+
+namespace nibble {
+
+struct PreparedWeight;
+
+// Weights in the device's one layout. Copies share the memory.
+class LinearWeight {
+ public:
+  LinearWeight() = default;
+  explicit LinearWeight(std::shared_ptr<const PreparedWeight> prepared)
+      : prepared_(std::move(prepared)) {}
+  const PreparedWeight& prepared() const { return *prepared_; }
+  int64_t n() const;
+  int64_t k() const;
+  WeightFormat format() const;
+  size_t bytes() const;  // that one pass over the weights reads
+  explicit operator bool() const { return prepared_ != nullptr; }
+
+ private:
+  std::shared_ptr<const PreparedWeight> prepared_;
+};
+
+// Turns a canonical tensor into the device's layout for GEMMs in `activation` mode. The result
+// holds tensor.owner only where it reads the canonical bytes in place. Throws kUnsupported with
+// every layout's refusal, kInvalidArgument for a malformed tensor.
+LinearWeight prepare(const WeightTensor& tensor, const Device& device,
+                     ActivationMode activation = ActivationMode::k16Bit);
+
+// Chosen kernel and why, for inspect and the trace.
+struct KernelChoice {
+  std::string op;                     // "gemm"
+  std::string desc;                   // "m=1 n=576 k=576 nvfp4 16bit f32->f32"
+  std::string impl;                   // "cpu_portable_gemm"
+  std::string config;                 // "tile_m=4"
+  std::string reason;                 // "forced", "lowest estimate 3.2 us of 4", "first in order"
+  std::vector<std::string> refusals;  // "ref_gemm: ...", in table order
+};
+
+struct GemmOptions {
+  int64_t max_m = 1;
+  DType a = DType::kF32;
+  DType d = DType::kF32;
+  ActivationMode activation = ActivationMode::k16Bit;
+  bool add = false;  // D += instead of D =
+};
+
+// D[m, n] = alpha * A[m, k] * W^T (+ D), m up to max_m. The kernel for every m is chosen when the
+// plan is made; run() looks it up, allocates nothing and can be captured in a CUDA graph.
+class GemmPlan {
+ public:
+  GemmPlan() = default;
+  GemmPlan(LinearWeight weight, const Device& device, const GemmOptions& options);
+  // a: m rows of k elements, a_stride apart; d: m rows of n, d_stride apart. Strides in elements.
+  void run(const void* a, int64_t a_stride, void* d, int64_t d_stride, int64_t m) const;
+  const LinearWeight& weight() const;
+  KernelChoice choice(int64_t m) const;
+
+ private:
+  struct State;
+  std::shared_ptr<const State> state_;
+};
+
+}  // namespace nibble

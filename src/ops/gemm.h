@@ -1,0 +1,68 @@
+// D = alpha * A * B^T + C; A = activations [m, k], B = weights [n, k], both K-major.
+#pragma once
+
+#include <vector>
+
+#include "nibble/weight.h"
+#include "ops/impl.h"
+
+namespace nibble {
+
+// How prepared weights lie in memory: one per architecture, read by all its kernels.
+enum class WeightLayout : uint8_t {
+  kCanonical,  // as WeightTensor says
+  kCpuAvx512,  // kernels/cpu/avx512/layout.h
+  kCpuAvx2,    // kernels/cpu/avx2/layout.h
+};
+std::string_view to_string(WeightLayout layout);
+
+// B, ready for a device's kernels.
+struct PreparedWeight : WeightTensor {
+  WeightLayout layout = WeightLayout::kCanonical;
+  size_t bytes = 0;  // that one pass over the weights reads: codes and scales
+};
+
+struct GemmDesc {
+  int64_t m = 0;
+  int64_t n = 0;
+  int64_t k = 0;
+  WeightFormat weight = WeightFormat::kF32;
+  WeightLayout layout = WeightLayout::kCanonical;
+  ActivationMode activation = ActivationMode::k16Bit;
+  DType a_type = DType::kF32;
+  DType d_type = DType::kF32;
+  int num_segments = 1;
+  bool has_c = false;  // adds C, of D's type; C may be D itself
+};
+std::string to_string(const GemmDesc& desc);  // "m=1 n=576 k=576 nvfp4 int8 f32->f32"
+
+// alpha is the segment's global_decode_scale (1 where the format has none), applied once to the
+// fp32 sum of row n's products; see WeightTensor.
+//
+// ActivationMode::kInt8: each block of 16 along K of a row of A becomes int8 codes and an fp32
+// scale (formats/int8_block.h); products and sums in a block are exact integers.
+// ActivationMode::kFp4: A becomes NVFP4 (or MXFP4, ceil rule, for kMxfp4 weights), with the global
+// scale b->input_decode_scale, or, where that is 0, amax(A)/2688 of this call.
+struct GemmArgs {
+  GemmDesc desc;
+  MatrixView a;                       // [m, k]
+  const PreparedWeight* b = nullptr;  // [n, k]
+  MatrixView d;                       // [m, n]
+  MatrixView c;                       // [m, n] where desc.has_c
+  void* workspace = nullptr;
+};
+
+using GemmImpl = OpImpl<GemmDesc, GemmArgs>;
+
+// Turns canonical weights into one layout. Ordered like the impl tables; the first that accepts and
+// that a usable GEMM implementation reads wins.
+struct WeightLayoutImpl {
+  WeightLayout layout;
+  Support (*can_prepare)(const WeightTensor&, const DeviceInfo&);
+  PreparedWeight (*prepare)(const WeightTensor&, Stream);
+};
+
+// Throws kInvalidArgument naming the argument, what was expected and what was found.
+void validate(const GemmArgs& args);
+
+}  // namespace nibble
