@@ -35,6 +35,10 @@ enum class Mxfp4ScaleRule : uint8_t { kCeil, kFloor, kEven };
 // neighbouring scales, or the better of "amax maps to 6" and "amax maps to 4" (NVFP4 only).
 enum class QuantizeMethod : uint8_t { kRtn, kMse, kFourOverSix };
 
+// How a quantized model names and scales its tensors on disk: NVIDIA ModelOpt's or vLLM's
+// compressed-tensors.
+enum class Convention : uint8_t { kModelOpt, kCompressedTensors };
+
 enum class DeviceKind : uint8_t { kCpu, kCuda };
 
 // Bytes of one element.
@@ -74,6 +78,11 @@ constexpr std::string_view to_string(ActivationMode m) {
 constexpr std::string_view to_string(QuantizeMethod m) {
   constexpr std::string_view names[] = {"rtn", "mse", "four-over-six"};
   return names[static_cast<int>(m)];
+}
+
+constexpr std::string_view to_string(Convention c) {
+  constexpr std::string_view names[] = {"modelopt", "compressed-tensors"};
+  return names[static_cast<int>(c)];
 }
 
 // Elements that share one block scale along K; 0 where the format has none.

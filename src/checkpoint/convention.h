@@ -14,8 +14,6 @@
 
 namespace nibble {
 
-enum class Convention : uint8_t { kModelOpt, kCompressedTensors };
-
 // The tensors that a quantized [n, k] weight of `module` is written as. `format` is kNvfp4 or
 // kMxfp4. With static_input_scale (kNvfp4 only) the activation scale is among them.
 std::vector<OutputTensor> linear_tensors(std::string_view module, WeightFormat format, int64_t n,
