@@ -20,10 +20,10 @@ fail() {
 
 # Prints the names among its arguments that dpkg does not list as installed.
 missing_packages() {
-  local installed
-  installed=" $(dpkg-query -W -f '${Package}:${db:Status-Status}\n' "$@" 2>/dev/null |
+  local installed package
+  # dpkg-query fails when it does not know one of the names; the others are still listed.
+  installed=" $({ dpkg-query -W -f '${Package}:${db:Status-Status}\n' "$@" 2>/dev/null || true; } |
     sed -n 's/:installed$//p' | tr '\n' ' ')"
-  local package
   for package in "$@"; do
     [[ $installed == *" $package "* ]] || echo "$package"
   done

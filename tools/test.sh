@@ -1,0 +1,29 @@
+#!/usr/bin/env bash
+# Everything a change must pass. The cheap checks come first; CTest's closing lines come last.
+set -euo pipefail
+source "$(dirname "${BASH_SOURCE[0]}")/env.sh"
+
+tools/setup.sh test
+mkdir -p build
+jobs=$(nproc)
+
+step "Format, include table, tables of figures, tools"
+tools/format.sh --check
+"$PYTHON" tools/check_includes.py
+"$PYTHON" tools/update_tables.py --check
+"$PYTHON" -B -m unittest discover -s tests/tools -p '*_test.py'
+
+step "Release build"
+configure cpu build/cpu -DNIBBLE_TESTS=ON
+ninja -C build -j "$jobs"
+tools/demo_models.sh
+
+step "ASan and UBSan build"
+configure asan build/asan
+ninja -C build/asan -j "$jobs"
+
+step "Tests under ASan and UBSan, fuzz targets for a bounded time"
+ctest --preset asan -j "$jobs"
+
+step "Tests, Release"
+ctest --preset cpu -j "$jobs"
