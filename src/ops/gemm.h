@@ -20,7 +20,17 @@ std::string_view to_string(WeightLayout layout);
 struct PreparedWeight : WeightTensor {
   WeightLayout layout = WeightLayout::kCanonical;
   size_t bytes = 0;  // that one pass over the weights reads: codes and scales
+
+  // Writes row i, code times block scale, exact in fp32 and without alpha, to out[k]. Every layout
+  // brings its own, so that the reference and the embedding read them all.
+  void (*decode_row)(const PreparedWeight&, int64_t i, float* out) = nullptr;
+
+  // What multiplies row i's sum: its segment's global scale, its row scale, or 1.
+  float alpha(int64_t i) const;
 };
+
+// The canonical bytes as they are.
+PreparedWeight prepare_canonical(const WeightTensor& tensor);
 
 struct GemmDesc {
   int64_t m = 0;

@@ -1,0 +1,111 @@
+// Choosing an implementation: forced, else the lowest estimate, else the first in order.
+#pragma once
+
+#include <limits>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "base/check.h"
+#include "base/log.h"
+#include "dispatch/tables.h"
+#include "nibble/gemm.h"
+
+namespace nibble {
+
+template <class Impl>
+struct Selection {
+  const Impl* impl = nullptr;
+  KernelConfig config;
+  double estimate_us = 0.0;
+  int considered = 0;  // candidates that were compared; 0 where order decided
+  bool forced = false;
+};
+
+// "ref_gemm: k must be ..." for every entry that refuses.
+template <class Impl>
+std::vector<std::string> refusals(const typename Impl::Desc& desc, const Device& device) {
+  std::vector<std::string> all;
+  for (const Impl& impl : impls<Impl>()) {
+    if (const Support s = impl.can_implement(desc, device.info()); !s) {
+      all.push_back(fmt::format("{}: {}", impl.name, s.reason));
+    }
+  }
+  return all;
+}
+
+// The candidate with the lowest estimate of one implementation.
+template <class Impl>
+void best_config(const Impl& impl, const typename Impl::Desc& desc, const DeviceInfo& device,
+                 Selection<Impl>& best) {
+  static constexpr KernelConfig kDefault[1] = {};
+  const auto configs =
+      impl.candidates ? impl.candidates(desc, device) : std::span<const KernelConfig>(kDefault);
+  for (const KernelConfig& config : configs) {
+    const double estimate = impl.estimate_us(desc, config, device);
+    ++best.considered;
+    if (best.impl == nullptr || estimate < best.estimate_us) {
+      best.impl = &impl;
+      best.config = config;
+      best.estimate_us = estimate;
+    }
+  }
+}
+
+// Throws kUnsupported, listing every refusal, where nothing (or not the forced one) takes desc.
+template <class Impl>
+Selection<Impl> select(const typename Impl::Desc& desc, const Device& device) {
+  constexpr std::string_view op = kOpName<Impl>;
+  const std::string_view forced = device.forced_impl(op);
+  Selection<Impl> best;
+  for (const Impl& impl : impls<Impl>()) {
+    if (!forced.empty() && impl.name != forced) continue;
+    if (!impl.can_implement(desc, device.info())) continue;
+    if (impl.estimate_us) {
+      best_config(impl, desc, device.info(), best);
+    } else if (best.impl == nullptr) {
+      best.impl = &impl;
+      if (impl.candidates) best.config = impl.candidates(desc, device.info())[0];
+    }
+    // What has no estimate competes by order alone: it takes over only where nothing stands above
+    // it.
+    if (best.impl != nullptr && !best.impl->estimate_us) break;
+  }
+  best.forced = !forced.empty();
+  if (best.impl == nullptr) {
+    std::string reasons;
+    for (const std::string& r : refusals<Impl>(desc, device)) reasons += "\n  " + r;
+    fail(ErrorCode::kUnsupported, "{}: {} {} on {}:{}", op, to_string(desc),
+         best.forced ? fmt::format("is refused by {}, which NIBBLE_FORCE_IMPL names,", forced)
+                     : "has no implementation",
+         device.info().name, reasons);
+  }
+  return best;
+}
+
+template <class Impl>
+KernelChoice describe(const typename Impl::Desc& desc, const Selection<Impl>& selection,
+                      const Device& device) {
+  KernelChoice choice{
+      std::string(kOpName<Impl>),  to_string(desc),  std::string(selection.impl->name),
+      to_string(selection.config), "first in order", refusals<Impl>(desc, device)};
+  if (selection.forced) {
+    choice.reason = "forced by NIBBLE_FORCE_IMPL";
+  } else if (selection.considered > 0) {
+    choice.reason = fmt::format("lowest estimate, {:.1f} us, of {}", selection.estimate_us,
+                                selection.considered);
+  }
+  return choice;
+}
+
+// One line per choice to the log, at kTrace.
+template <class Impl>
+void trace(const typename Impl::Desc& desc, const Selection<Impl>& selection,
+           const Device& device) {
+  if (!log_enabled()) return;
+  const KernelChoice c = describe(desc, selection, device);
+  log(LogLevel::kTrace, "{} {}: {} [{}] ({}){}{}", c.op, c.desc, c.impl, c.config, c.reason,
+      c.refusals.empty() ? "" : "; refused: ", fmt::join(c.refusals, "; "));
+}
+
+}  // namespace nibble

@@ -1,0 +1,12 @@
+#pragma once
+
+#include "ops/gemm.h"
+
+namespace nibble::cpu {
+
+extern const WeightLayoutImpl kCanonicalLayout;
+
+// "cpu_portable_gemm": canonical weights of every format, fp32 activations, 16bit and int8 modes.
+extern const GemmImpl kPortableGemm;
+
+}  // namespace nibble::cpu

@@ -1,0 +1,9 @@
+#pragma once
+
+#include "ops/kernel_list.h"
+
+namespace nibble::cpu {
+
+KernelList kernels();
+
+}  // namespace nibble::cpu
