@@ -7,5 +7,5 @@ test:   ; @tools/test.sh
 bench:  ; @tools/bench.sh
 tables: ; @build/venv/bin/python tools/update_tables.py
 format: ; @tools/format.sh
-tidy:   ; @tools/tidy.sh
+tidy:   ; @build/venv/bin/python tools/tidy.py
 clean:  ; rm -rf build
