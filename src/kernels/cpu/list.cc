@@ -3,6 +3,7 @@
 #include "kernels/cpu/attention.h"
 #include "kernels/cpu/elementwise.h"
 #include "kernels/cpu/gemm.h"
+#include "kernels/cpu/quantize.h"
 #include "kernels/cpu/sampling.h"
 
 namespace nibble::cpu {
@@ -11,6 +12,8 @@ namespace {
 // Fastest first.
 const WeightLayoutImpl kWeightLayouts[] = {kCanonicalLayout};
 const GemmImpl kGemms[] = {kPortableGemm};
+const QuantizeImpl kQuantizes[] = {kAvx2Quantize, kPortableQuantize};
+const DequantizeImpl kDequantizes[] = {kAvx2Dequantize, kPortableDequantize};
 const RmsNormImpl kRmsNorms[] = {kPortableRmsNorm};
 const RopeImpl kRopes[] = {kPortableRope};
 const AttentionImpl kAttentions[] = {kPortableAttention};
@@ -23,6 +26,8 @@ const SamplingImpl kSamplings[] = {kPortableSampling};
 KernelList kernels() {
   return {.weight_layout = kWeightLayouts,
           .gemm = kGemms,
+          .quantize = kQuantizes,
+          .dequantize = kDequantizes,
           .rms_norm = kRmsNorms,
           .rope = kRopes,
           .attention = kAttentions,

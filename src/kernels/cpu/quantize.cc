@@ -76,13 +76,15 @@ void dequantize_blocks(WeightFormat format, float global_decode_scale, const uin
 const QuantizeImpl kPortableQuantize = {
     .name = "cpu_portable_quantize",
     .can_implement = can_quantize,
-    .launch = [](const QuantizeArgs& args, const KernelConfig&,
-                 Stream stream) { quantize_rows(args, stream, {widen, quantize_blocks}); }};
+    .launch = [](const QuantizeArgs& args, const KernelConfig&, Stream stream) {
+      quantize_rows(args, stream, {widen, quantize_blocks});
+    }};
 
 const DequantizeImpl kPortableDequantize = {
     .name = "cpu_portable_dequantize",
     .can_implement = can_dequantize,
-    .launch = [](const DequantizeArgs& args, const KernelConfig&,
-                 Stream stream) { dequantize_rows(args, stream, {dequantize_blocks, narrow}); }};
+    .launch = [](const DequantizeArgs& args, const KernelConfig&, Stream stream) {
+      dequantize_rows(args, stream, {dequantize_blocks, narrow});
+    }};
 
 }  // namespace nibble::cpu
