@@ -14,7 +14,7 @@
 
 namespace nibble {
 
-class QuantConfig;
+struct QuantConfig;
 
 // One stored tensor, for `nibble inspect` and `nibble quantize`.
 struct TensorSummary {
@@ -29,6 +29,7 @@ struct TensorSummary {
 struct ModuleSummary {
   std::string name;     // "model.layers.0.self_attn.q_proj"
   WeightFormat format;  // of the weight
+  int64_t experts;      // of a 3-D weight; 0: an ordinary matrix
   int64_t n;
   int64_t k;
   int64_t bytes;       // every tensor of the module, scales and bias included

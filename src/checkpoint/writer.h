@@ -38,7 +38,7 @@ class CheckpointWriter {
 
   // Writes part of a tensor, `offset` bytes into it. Thread-safe.
   void write(std::string_view name, std::span<const uint8_t> bytes, int64_t offset = 0);
-  // Adds a small file such as config.json.
+  // Adds a small file such as config.json. This and copy_file: by one thread at a time.
   void add_file(const std::string& name, std::string_view contents);
   // Copies a file from another folder.
   void copy_file(const std::filesystem::path& source);
@@ -51,21 +51,24 @@ class CheckpointWriter {
   int64_t total_bytes() const { return total_bytes_; }  // of tensor data
 
  private:
-  struct Shard {
-    std::string file;
-    int fd = -1;
+  struct File {
+    std::string name;
+    int fd;
   };
   struct Slot {
-    size_t shard;
+    Slot(size_t in_file, int64_t at, int64_t size) : file(in_file), begin(at), bytes(size) {}
+    size_t file;
     int64_t begin;  // within the file
     int64_t bytes;
     std::atomic<int64_t> written{0};
   };
+  void create_shard(const std::vector<OutputTensor>& tensors, const std::string& name);
   void remove_temporary() noexcept;
 
   std::filesystem::path dst_;
   std::filesystem::path tmp_;
-  std::vector<Shard> shards_;
+  int lock_ = -1;            // on tmp_, held as long as the writer lives
+  std::vector<File> files_;  // all open until finish()
   std::map<std::string, Slot, std::less<>> slots_;
   int64_t total_bytes_ = 0;
 };

@@ -1,0 +1,188 @@
+#include "checkpoint/convention.h"
+
+#include <algorithm>
+#include <bit>
+#include <cmath>
+#include <cstring>
+#include <nlohmann/json.hpp>
+#include <set>
+
+#include "base/check.h"
+
+namespace nibble {
+namespace {
+
+namespace fs = std::filesystem;
+using Json = nlohmann::ordered_json;
+
+constexpr const char* kCompressedVersion = "0.12.2";  // of the config's layout
+
+struct Names {
+  std::string codes, scales, global, input;
+};
+
+Names names_of(std::string_view module, Convention convention) {
+  const bool compressed = convention == Convention::kCompressedTensors;
+  return {fmt::format("{}.{}", module, compressed ? "weight_packed" : "weight"),
+          fmt::format("{}.weight_scale", module),
+          fmt::format("{}.{}", module, compressed ? "weight_global_scale" : "weight_scale_2"),
+          fmt::format("{}.{}", module, compressed ? "input_global_scale" : "input_scale")};
+}
+
+// The divisor d with 1 / d == decode in fp32, where there is one: the correctly rounded reciprocal
+// or a neighbour of it. Readers then get the very scale that was meant.
+float divisor_of(float decode) {
+  const float near = 1.0f / decode;
+  for (float d : {near, std::nextafter(near, 0.0f), std::nextafter(near, INFINITY)}) {
+    if (1.0f / d == decode) return d;
+  }
+  return near;
+}
+
+std::span<const uint8_t> bytes_of(const float& value) {
+  return {reinterpret_cast<const uint8_t*>(&value), sizeof value};
+}
+
+Json modelopt_config(const ExportConfig& config, const char* list_key) {
+  const bool nvfp4 = config.format == WeightFormat::kNvfp4;
+  const char* algorithm = !nvfp4 ? "MXFP4" : config.static_input_scale ? "NVFP4" : "W4A16_NVFP4";
+  return {{"quant_algo", algorithm},
+          {"kv_cache_quant_algo", nullptr},
+          {"group_size", block_size(config.format)},
+          {list_key, config.ignore}};
+}
+
+Json quantization_args(const ExportConfig& config, bool input) {
+  const bool nvfp4 = config.format == WeightFormat::kNvfp4;
+  Json args = {{"num_bits", 4},
+               {"type", "float"},
+               {"strategy", nvfp4 ? "tensor_group" : "group"},
+               {"group_size", block_size(config.format)},
+               {"symmetric", true},
+               {"dynamic", false},
+               {"scale_dtype", nvfp4 ? "torch.float8_e4m3fn" : "torch.uint8"}};
+  // Block scales at run time under a global scale from the file.
+  if (input) args["dynamic"] = "local";
+  return args;
+}
+
+Json quantization_config(const ExportConfig& config) {
+  const bool nvfp4 = config.format == WeightFormat::kNvfp4;
+  const Json weights = quantization_args(config, false);
+  const Json input = config.static_input_scale ? quantization_args(config, true) : Json();
+  if (config.convention == Convention::kModelOpt) {
+    Json result = modelopt_config(config, "ignore");
+    result["config_groups"]["group_0"] = {{"weights",
+                                           {{"dynamic", false},
+                                            {"num_bits", 4},
+                                            {"type", "float"},
+                                            {"group_size", block_size(config.format)}}},
+                                          {"targets", {"Linear"}}};
+    if (config.static_input_scale) {
+      auto& group = result["config_groups"]["group_0"];
+      group["input_activations"] = group["weights"];
+    }
+    result["producer"] = {{"name", "modelopt"}, {"version", "nibble"}};
+    result["quant_method"] = "modelopt";
+    return result;
+  }
+  const char* format = nvfp4 ? "nvfp4-pack-quantized" : "mxfp4-pack-quantized";
+  return {{"quant_method", "compressed-tensors"},
+          {"format", format},
+          {"quantization_status", "compressed"},
+          {"config_groups",
+           {{"group_0",
+             {{"targets", {"Linear"}},
+              {"weights", weights},
+              {"input_activations", input},
+              {"output_activations", nullptr},
+              {"format", format}}}}},
+          {"ignore", config.ignore},
+          {"kv_cache_scheme", nullptr},
+          {"global_compression_ratio", nullptr},
+          {"version", kCompressedVersion}};
+}
+
+// Tokenizer, chat template, generation config, custom code, licence: whatever a model folder has
+// besides weights. Named by kind, so that no stray large file is taken along.
+bool is_companion(const fs::path& path) {
+  const std::string name = path.filename().string();
+  static const std::set<std::string> kOwn = {"config.json", "hf_quant_config.json"};
+  if (kOwn.contains(name) || name.ends_with(".index.json") || name.starts_with(".")) return false;
+  static const std::set<std::string> kExtensions = {".json", ".jinja", ".model", ".txt", ".py"};
+  return kExtensions.contains(path.extension().string()) || name.starts_with("LICENSE") ||
+         name.starts_with("NOTICE");
+}
+
+}  // namespace
+
+std::vector<OutputTensor> linear_tensors(std::string_view module, WeightFormat format, int64_t n,
+                                         int64_t k, Convention convention,
+                                         bool static_input_scale) {
+  NIBBLE_CHECK(is_fp4(format), ErrorCode::kInvalidArgument, "{}: can't be written as {}", module,
+               to_string(format));
+  NIBBLE_CHECK(n > 0 && k > 0 && k % block_size(format) == 0, ErrorCode::kInvalidArgument,
+               "{}: n = {}, k = {}, expected k to be a multiple of {} for {}", module, n, k,
+               block_size(format), to_string(format));
+  const bool nvfp4 = format == WeightFormat::kNvfp4;
+  NIBBLE_CHECK(nvfp4 || !static_input_scale, ErrorCode::kInvalidArgument,
+               "{}: {} has no static activation scale", module, to_string(format));
+  Names names = names_of(module, convention);
+  std::vector<OutputTensor> tensors = {
+      {names.codes, DType::kU8, {n, k / 2}},
+      {names.scales, nvfp4 ? DType::kF8E4M3 : DType::kU8, {n, k / block_size(format)}}};
+  // The shapes of a single number that either convention's exporter writes.
+  std::vector<int64_t> one;
+  if (convention == Convention::kCompressedTensors) one.push_back(1);
+  if (nvfp4) tensors.push_back({names.global, DType::kF32, one});
+  if (static_input_scale) tensors.push_back({names.input, DType::kF32, one});
+  return tensors;
+}
+
+void write_linear(CheckpointWriter& writer, std::string_view module, const WeightTensor& weight,
+                  Convention convention) {
+  NIBBLE_CHECK(is_fp4(weight.format), ErrorCode::kInvalidArgument, "{}: can't be written as {}",
+               module, to_string(weight.format));
+  const Names names = names_of(module, convention);
+  const auto n = static_cast<size_t>(weight.n);
+  writer.write(names.codes,
+               {weight.codes, n * static_cast<size_t>(row_bytes(weight.format, weight.k))});
+  writer.write(names.scales,
+               {weight.scales, n * static_cast<size_t>(weight.k / block_size(weight.format))});
+  if (weight.format == WeightFormat::kMxfp4) return;
+  NIBBLE_CHECK(weight.segments.size() == 1, ErrorCode::kInvalidArgument,
+               "{}: {} global scales, expected one; write fused projections apart", module,
+               weight.segments.size());
+  const auto write_scalar = [&](const std::string& name, float decode) {
+    const float value = convention == Convention::kCompressedTensors ? divisor_of(decode) : decode;
+    NIBBLE_CHECK(std::isfinite(value) && value > 0, ErrorCode::kInvalidArgument,
+                 "{}: the scale {} can't be stored", name, decode);
+    writer.write(name, bytes_of(value));
+  };
+  write_scalar(names.global, weight.segments[0].global_decode_scale);
+  if (weight.input_decode_scale != 0) write_scalar(names.input, weight.input_decode_scale);
+}
+
+void write_configs(CheckpointWriter& writer, const Checkpoint& source, const ExportConfig& config) {
+  Json json = Json::parse(source.config_json());  // Checkpoint::open has parsed it before
+  json["quantization_config"] = quantization_config(config);
+  writer.add_file("config.json", json.dump(2) + "\n");
+  if (config.convention == Convention::kModelOpt) {
+    const Json hf = {{"producer", {{"name", "modelopt"}, {"version", "nibble"}}},
+                     {"quantization", modelopt_config(config, "exclude_modules")}};
+    writer.add_file("hf_quant_config.json", hf.dump(2) + "\n");
+  }
+  std::error_code error;
+  std::vector<fs::path> companions;
+  for (const auto& entry : fs::directory_iterator(source.dir(), error)) {
+    if (entry.is_regular_file(error) && is_companion(entry.path())) {
+      companions.push_back(entry.path());
+    }
+  }
+  NIBBLE_CHECK(!error, ErrorCode::kIo, "{}: can't list: {}", source.dir().string(),
+               error.message());
+  std::sort(companions.begin(), companions.end());
+  for (const fs::path& path : companions) writer.copy_file(path);
+}
+
+}  // namespace nibble
