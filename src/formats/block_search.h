@@ -21,8 +21,7 @@ inline constexpr float kFourOverSixScaleMax = 256.0f;
 // Squared error of an NVFP4 block with this scale, in units of 1 / global_encode_scale squared.
 NIBBLE_HD constexpr float nvfp4_block_error(const float* x, float global_encode_scale,
                                             uint8_t scale) {
-  // With scale 0 every value decodes to 0, and the error is measured on the scaled input itself.
-  if (scale == 0) {
+  if (scale == 0) {  // everything decodes to 0; all of the scaled input is error
     float sum = 0.0f;
     for (int i = 0; i < kNvfp4BlockSize; ++i) {
       const float scaled = x[i] * global_encode_scale;
@@ -31,31 +30,34 @@ NIBBLE_HD constexpr float nvfp4_block_error(const float* x, float global_encode_
     return sum;
   }
   const float s = e4m3_to_float(scale);
-  return e2m1_block_error<kNvfp4BlockSize>(x, nvfp4_factor(scale, global_encode_scale)) * (s * s);
+  const float factor = nvfp4_factor(scale, global_encode_scale);
+  return e2m1_block_error<kNvfp4BlockSize>(x, factor) * (s * s);
 }
 
-// The scale of least squared error among all e4m3 codes 1..126; the smallest of equals.
+// The scale of least squared error among the e4m3 codes 1..126, the smallest of equals; that of
+// quantize_nvfp4_block for blocks of zeros, with NaN or Inf, or with amax * encode scale >= 2^14
+// (there the clipped largest element outweighs whatever fifteen others could gain below 448).
 //
-// Only a window is tried, with the same result as all 126 (for encode scales up to
-// kNvfp4MaxEncodeScale). Doubling a scale that maps amax below 7 never helps: every value then in
-// reach of the doubled grid is on the old one too. From 16 on, code c is twice code c - 8, and the
-// plain code maps amax below 7 if it is 8 or more; hence the top. Downwards the clipped largest
-// element alone bounds the error from below; hence the stop.
+// Only a window is tried, with the result of all 126 as long as encode scale and squares stay
+// within fp32's normal range. Doubling a scale that maps amax below 7 never helps: of the doubled
+// grid, all that values can reach is on the old one. From 16 on, code c is twice code c - 8, and
+// the plain code maps amax to at most 6.375 if it is 8 or more; hence the top. Downwards the
+// clipped largest element alone bounds the error from below; hence the stop.
 NIBBLE_HD constexpr uint8_t nvfp4_mse_scale(const float* x, float global_encode_scale) {
   const float amax = block_amax<kNvfp4BlockSize>(x);
   const uint8_t plain = float_to_e4m3_satfinite(nvfp4_ideal_scale(amax, global_encode_scale));
-  const float scaled_amax = amax * global_encode_scale;
-  // Beyond 2^14 the clipped largest element outweighs whatever fifteen others could gain.
-  if (amax == 0.0f || !(scaled_amax < 0x1p14f)) return plain;
+  if (amax == 0.0f || !(amax * global_encode_scale < 0x1p14f)) return plain;
 
   uint8_t best = plain;
   float best_error = 0x1.fffffep127f;
   const int top = plain < 8 ? 15 : plain + 7 < kE4m3MaxCode ? plain + 7 : kE4m3MaxCode;
   for (int code = top; code >= 1; --code) {
     const uint8_t scale = static_cast<uint8_t>(code);
-    const float clipped = scaled_amax - kE2m1Max * e4m3_to_float(scale);
-    if (clipped > 0.0f && clipped * clipped > 1.001f * best_error) break;
-    const float error = nvfp4_block_error(x, global_encode_scale, scale);
+    const float s = e4m3_to_float(scale);
+    const float factor = nvfp4_factor(scale, global_encode_scale);
+    const float clipped = amax * factor - kE2m1Max;
+    if (clipped > 0.0f && clipped * clipped * (s * s) > best_error) break;
+    const float error = e2m1_block_error<kNvfp4BlockSize>(x, factor) * (s * s);
     if (error <= best_error) {
       best = scale;
       best_error = error;
@@ -89,9 +91,9 @@ NIBBLE_HD constexpr uint8_t quantize_nvfp4_block_four_over_six(const float* x,
   return scale;
 }
 
-// As quantize_mxfp4_block, with the scale of least squared error among all 255; equal errors take
-// the smaller. Only two can be it, b of the ceil rule and b - 1: larger ones have a subset of b's
-// values up to amax, and b - 2 clips amax by more than 31 finer elements can gain.
+// As quantize_mxfp4_block, with the scale of least squared error among all 255; equal errors keep
+// the ceil rule's. Only two can be it, b of the ceil rule and b - 1: larger ones have a subset of
+// b's values up to amax, and b - 2 clips amax by more than 31 finer elements can gain.
 NIBBLE_HD constexpr uint8_t quantize_mxfp4_block_mse(const float* x, uint8_t* codes) {
   const uint8_t ceil = ue8m0_from_amax(block_amax<kMxfp4BlockSize>(x), Mxfp4ScaleRule::kCeil);
   uint8_t scale = ceil;
@@ -99,7 +101,7 @@ NIBBLE_HD constexpr uint8_t quantize_mxfp4_block_mse(const float* x, uint8_t* co
     const uint8_t half = static_cast<uint8_t>(ceil - 1);
     // Errors are in units of each scale; doubling the scale quadruples the unit.
     const float error = 4.0f * e2m1_block_error<kMxfp4BlockSize>(x, ue8m0_reciprocal(ceil));
-    if (e2m1_block_error<kMxfp4BlockSize>(x, ue8m0_reciprocal(half)) <= error) scale = half;
+    if (e2m1_block_error<kMxfp4BlockSize>(x, ue8m0_reciprocal(half)) < error) scale = half;
   }
   encode_e2m1_block<kMxfp4BlockSize>(x, ue8m0_reciprocal(scale), codes);
   return scale;

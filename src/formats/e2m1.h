@@ -22,27 +22,35 @@ NIBBLE_HD constexpr float e2m1_to_float(uint8_t code) {
   return float_from_bits(sign | magnitude);
 }
 
-// Nearest code, ties to the even one, saturating; the sign of zero stays (-0.0f and what rounds to
-// it give 0x8). NaN of either sign gives 0x7 (+6), as PTX cvt.rn.satfinite.e2m1x2.f32 does.
-NIBBLE_HD constexpr uint8_t float_to_e2m1(float value) {
-  // Each midpoint passed adds one. Written as negated comparisons so that NaN passes all of them;
-  // no branches and no table, so that loops over it become vector code.
-  const float a = float_abs(value);
-  const int magnitude = !(a <= 0.25f) + !(a < 0.75f) + !(a <= 1.25f) + !(a < 1.75f) + !(a <= 2.5f) +
-                        !(a < 3.5f) + !(a <= 5.0f);
-  const uint32_t sign = a == a ? (float_bits(value) >> 28) & 8u : 0u;
-  return static_cast<uint8_t>(sign | static_cast<uint32_t>(magnitude));
+// The rounding below adds and takes away 2^22 times the binade of its argument: the sum's ulp is
+// then e2m1's step there, so the addition rounds, ties to even. No comparison, branch or table:
+// loops over it become vector code on any instruction set.
+
+// Largest power of two not above a, at least 1: below 1, e2m1 keeps the step it has in [1, 2).
+NIBBLE_HD constexpr float e2m1_binade(float a) {
+  return float_from_bits(float_bits(a > 1.0f ? a : 1.0f) & 0x7F800000u);
 }
 
-// The value of the magnitude code that float_to_e2m1 picks for a >= 0, without going through the
-// code: scale searches need the error, not the code. NaN gives 6.
+// The e2m1 value nearest to a >= 0, ties to the even code, saturating. NaN gives 6.
 NIBBLE_HD constexpr float round_to_e2m1(float a) {
-  // Adding and taking away 1.5 * 2^23 * step rounds to a multiple of step, ties to even.
-  const float halves = (a + 0x1.8p22f) - 0x1.8p22f;
-  const float ones = (a + 0x1.8p23f) - 0x1.8p23f;
-  const float twos = (a + 0x1.8p24f) - 0x1.8p24f;
-  const float rounded = a < 2.0f ? halves : a < 4.0f ? ones : twos;
-  return rounded < kE2m1Max ? rounded : kE2m1Max;
+  const float clamped = a < kE2m1Max ? a : kE2m1Max;
+  const float magic = e2m1_binade(clamped) * 0x1p22f;
+  return (clamped + magic) - magic;
+}
+
+// Code of the value that round_to_e2m1 picks for |value|; the sign of zero stays (-0.0f and what
+// rounds to it give 0x8). NaN of either sign gives 0x7 (+6), as PTX cvt.rn.satfinite.e2m1x2.f32
+// does.
+NIBBLE_HD constexpr uint8_t float_to_e2m1(float value) {
+  const float a = float_abs(value);
+  const float clamped = a < kE2m1Max ? a : kE2m1Max;
+  const float binade = e2m1_binade(clamped);
+  const float magic = binade * 0x1p22f;
+  // The sum's low bits count steps; each binade above the first starts two codes higher.
+  const uint32_t steps = float_bits(clamped + magic) - float_bits(magic);
+  const uint32_t first = (float_bits(binade) >> 22) - (127u << 1);
+  const uint32_t sign = value == value ? (float_bits(value) >> 28) & 8u : 0u;
+  return static_cast<uint8_t>(sign | (steps + first));
 }
 
 // Two codes share a byte, the element of even index in the low half.

@@ -29,7 +29,8 @@ NIBBLE_HD constexpr void encode_e2m1_block(const float* x, float factor, uint8_t
   }
 }
 
-// Sum over i of (|y| - e2m1(|y|))^2 with y = x[i] * factor. NaN if the block holds NaN or Inf.
+// Sum over i of (|y| - e2m1(|y|))^2 with y = x[i] * factor. NaN or Inf if the block
+// holds one.
 // Multiplied by the square of the block scale, this is the squared error of the block.
 template <int N>
 NIBBLE_HD constexpr float e2m1_block_error(const float* x, float factor) {
