@@ -13,6 +13,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import shlex
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
@@ -59,11 +60,12 @@ def main(argv: list[str]) -> int:
         source = Path(entry["file"])
         if not source.is_relative_to(ROOT / "src") and not source.is_relative_to(ROOT / "apps"):
             continue
-        files = headers.get(entry["output"])
-        if files is None:
-            print(f"tidy: {entry['output']} is not built yet", file=sys.stderr)
+        arguments = shlex.split(entry["command"])
+        built = arguments[arguments.index("-o") + 1]
+        if built not in headers:
+            print(f"tidy: {built} is not built yet", file=sys.stderr)
             return 1
-        stamp = cache / stamp_of(entry, [source, *files], version)
+        stamp = cache / stamp_of(entry, [source, *headers[built]], version)
         if not stamp.exists():
             work.append((source, stamp))
 
