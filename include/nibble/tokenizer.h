@@ -18,8 +18,8 @@ namespace nibble {
 class Tokenizer {
  public:
   // Reads tokenizer.json and, where there is one, tokenizer_config.json (bos and eos token) in
-  // `model_dir`. Throws kIo where tokenizer.json can't be read, kTokenizer where a file is malformed
-  // or uses a component that Nibble does not know; the message names both.
+  // `model_dir`. Throws kIo where tokenizer.json can't be read, kTokenizer where a file is
+  // malformed or uses a component that Nibble does not know; the message names both.
   static Tokenizer load(const std::filesystem::path& model_dir);
 
   // The same from memory, without bos and eos; `source_name` stands for the file in messages.
@@ -27,14 +27,15 @@ class Tokenizer {
 
   struct EncodeOptions {
     bool add_special_tokens = true;  // run the post-processor's template, which may add bos or eos
-    bool parse_special = true;       // "<|im_end|>" in the text becomes its id, not plain characters
+    bool parse_special = true;  // "<|im_end|>" in the text becomes its id, not plain characters
   };
-  // Bytes that are not UTF-8 count as U+FFFD, one per maximal invalid subpart. Throws kTokenizer where
-  // a pattern of the tokenizer gives up on the text.
+  // Bytes that are not UTF-8 count as U+FFFD, one per maximal invalid subpart. Throws kTokenizer
+  // where a pattern of the tokenizer gives up on the text.
   std::vector<int32_t> encode(std::string_view utf8, EncodeOptions options) const;
   std::vector<int32_t> encode(std::string_view utf8) const { return encode(utf8, EncodeOptions()); }
 
-  // Valid UTF-8. Ids that no token has are skipped: models pad their embedding beyond the vocabulary.
+  // Valid UTF-8. Ids that no token has are skipped: models pad their embedding beyond the
+  // vocabulary.
   std::string decode(std::span<const int32_t> ids, bool skip_special_tokens = true) const;
 
   // The largest id plus one.
@@ -54,8 +55,8 @@ class Tokenizer {
   std::shared_ptr<const Impl> impl_;
 };
 
-// Turns one sequence's ids into text as they come. All that push() and finish() return, put together,
-// is Tokenizer::decode() of all the ids.
+// Turns one sequence's ids into text as they come. All that push() and finish() return, put
+// together, is Tokenizer::decode() of all the ids.
 class Detokenizer {
  public:
   explicit Detokenizer(const Tokenizer& tokenizer, bool skip_special_tokens = true);
