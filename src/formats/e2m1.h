@@ -23,33 +23,42 @@ NIBBLE_HD constexpr float e2m1_to_float(uint8_t code) {
 }
 
 // The rounding below adds and takes away 2^22 times the binade of its argument: the sum's ulp is
-// then e2m1's step there, so the addition rounds, ties to even. No comparison, branch or table:
-// loops over it become vector code on any instruction set.
+// then e2m1's step there, so the addition rounds, ties to even. Minima and maxima are taken of the
+// bit patterns, which order as the values do and put NaN on top. No branch and no table: loops over
+// it become vector code.
 
-// Largest power of two not above a, at least 1: below 1, e2m1 keeps the step it has in [1, 2).
+// min(a, 6) for a >= 0, 6 for NaN.
+NIBBLE_HD constexpr float e2m1_saturate(float a) {
+  const auto bits = static_cast<int32_t>(float_bits(a));
+  constexpr int32_t kMaxBits = 0x40C00000;  // 6.0f
+  return float_from_bits(static_cast<uint32_t>(bits < kMaxBits ? bits : kMaxBits));
+}
+
+// Largest power of two not above a >= 0, at least 1: below 1, e2m1 keeps its step of [1, 2).
 NIBBLE_HD constexpr float e2m1_binade(float a) {
-  return float_from_bits(float_bits(a > 1.0f ? a : 1.0f) & 0x7F800000u);
+  const auto bits = static_cast<int32_t>(float_bits(a));
+  constexpr int32_t kOneBits = 0x3F800000;  // 1.0f
+  return float_from_bits(static_cast<uint32_t>(bits > kOneBits ? bits : kOneBits) & 0x7F800000u);
 }
 
 // The e2m1 value nearest to a >= 0, ties to the even code, saturating. NaN gives 6.
 NIBBLE_HD constexpr float round_to_e2m1(float a) {
-  const float clamped = a < kE2m1Max ? a : kE2m1Max;
-  const float magic = e2m1_binade(clamped) * 0x1p22f;
-  return (clamped + magic) - magic;
+  const float saturated = e2m1_saturate(a);
+  const float magic = e2m1_binade(saturated) * 0x1p22f;
+  return (saturated + magic) - magic;
 }
 
 // Code of the value that round_to_e2m1 picks for |value|; the sign of zero stays (-0.0f and what
 // rounds to it give 0x8). NaN of either sign gives 0x7 (+6), as PTX cvt.rn.satfinite.e2m1x2.f32
 // does.
 NIBBLE_HD constexpr uint8_t float_to_e2m1(float value) {
-  const float a = float_abs(value);
-  const float clamped = a < kE2m1Max ? a : kE2m1Max;
-  const float binade = e2m1_binade(clamped);
+  const float saturated = e2m1_saturate(float_abs(value));
+  const float binade = e2m1_binade(saturated);
   const float magic = binade * 0x1p22f;
   // The sum's low bits count steps; each binade above the first starts two codes higher.
-  const uint32_t steps = float_bits(clamped + magic) - float_bits(magic);
+  const uint32_t steps = float_bits(saturated + magic) - float_bits(magic);
   const uint32_t first = (float_bits(binade) >> 22) - (127u << 1);
-  const uint32_t sign = value == value ? (float_bits(value) >> 28) & 8u : 0u;
+  const uint32_t sign = is_nan(value) ? 0u : (float_bits(value) >> 28) & 8u;
   return static_cast<uint8_t>(sign | (steps + first));
 }
 
