@@ -180,6 +180,23 @@ class Oracle(unittest.TestCase):
             self.same(scales, expected, f"{dtype} scales")
             self.same(codes, nvfp4_codes(wide, gs, expected), f"{dtype} codes")
 
+    def test_nvfp4_order_of_operations(self) -> None:
+        """Scales within two ulps of an e4m3 midpoint, where another order rounds differently."""
+        count = 200000
+        values = np.arange(127, dtype=np.uint8).view(ml_dtypes.float8_e4m3fn).astype(np.float64)
+        middle = self.rng.choice((values[1:] + values[:-1]) / 2, count)
+        gs = np.exp2(self.rng.uniform(-20, 20, count)).astype(F32)
+        amax = (middle * 6 / gs).astype(F32)
+        amax = (amax.view(np.int32) + self.rng.integers(-2, 3, count).astype(np.int32)).view(F32)
+        x = np.zeros((count, 16), F32)
+        x[:, 5] = -amax
+        expected = cast_e4m3(gs * (amax * F32(1 / 6)))
+        for other in ((gs * amax) * F32(1 / 6), gs * (amax / F32(6)), (gs * F32(1 / 6)) * amax):
+            self.assertGreater((cast_e4m3(other) != expected).sum(), 100)
+        scales, codes = self.nvfp4("rtn", "f32", x, gs)
+        self.same(scales, expected, "scales")
+        self.same(codes, nvfp4_codes(x, gs, expected), "codes")
+
     def test_nvfp4_shapes(self) -> None:
         """Whole matrices with one global scale each, rows of odd lengths in blocks."""
         for rows, cols in ((1, 16), (3, 48), (7, 176), (128, 256), (33, 1040)):
