@@ -40,14 +40,14 @@ void add_special_tokens(const Dict& config, Variables& variables) {
   for (const auto& [key, value] : config.entries()) {
     const std::string& name = key.string();
     if (!name.ends_with("_token")) continue;
-    const Value* content = value.is(Kind::kDict) ? value.dict().find("content") : &value;
+    const Value* content = value.is(Kind::kDict) ? value.dict().find_text("content") : &value;
     if (content && content->is(Kind::kString)) variables.try_emplace(name, *content);
   }
 }
 
 // The template in tokenizer_config.json; null where there is none.
 const Value* config_template(const Dict& config, const std::string& path) {
-  const Value* found = config.find("chat_template");
+  const Value* found = config.find_text("chat_template");
   if (!found || found->is(Kind::kNone)) return nullptr;
   if (found->is(Kind::kString)) return found;
   NIBBLE_CHECK(found->is(Kind::kSequence), ErrorCode::kTokenizer,
@@ -55,8 +55,8 @@ const Value* config_template(const Dict& config, const std::string& path) {
                jinja::type_name(*found));
   std::string names;
   for (const Value& entry : found->sequence().items) {
-    const Value* name = entry.is(Kind::kDict) ? entry.dict().find("name") : nullptr;
-    const Value* source = entry.is(Kind::kDict) ? entry.dict().find("template") : nullptr;
+    const Value* name = entry.is(Kind::kDict) ? entry.dict().find_text("name") : nullptr;
+    const Value* source = entry.is(Kind::kDict) ? entry.dict().find_text("template") : nullptr;
     NIBBLE_CHECK(name && source && name->is(Kind::kString) && source->is(Kind::kString),
                  ErrorCode::kTokenizer,
                  "{}: chat_template: expected objects with the strings name and template", path);
