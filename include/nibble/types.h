@@ -24,6 +24,7 @@ enum class ActivationMode : uint8_t {
   k16Bit,  // not quantized: products of the given values, fp32 sums
   kFp4,    // quantized to the weight's 4-bit format
   kInt8,   // quantized to 8 bits per block of 16 along K, integer dot products
+  kBf16,   // rounded to bf16 (to nearest even); products exact, fp32 sums
 };
 
 // How an MXFP4 block's power-of-two scale comes from its largest magnitude (all three are in use):
@@ -71,10 +72,12 @@ constexpr std::string_view to_string(ScaleLayout l) {
   return names[static_cast<int>(l)];
 }
 constexpr std::string_view to_string(ActivationMode m) {
-  constexpr std::string_view names[] = {"16bit", "fp4", "int8"};
+  constexpr std::string_view names[] = {"16bit", "fp4", "int8", "bf16"};
   return names[static_cast<int>(m)];
 }
 
+inline constexpr ActivationMode kActivationModes[] = {ActivationMode::k16Bit, ActivationMode::kFp4,
+                                                      ActivationMode::kInt8, ActivationMode::kBf16};
 constexpr std::string_view to_string(QuantizeMethod m) {
   constexpr std::string_view names[] = {"rtn", "mse", "four-over-six"};
   return names[static_cast<int>(m)];

@@ -33,10 +33,8 @@ std::string_view to_string(WeightLayout layout) {
   switch (layout) {
     case WeightLayout::kCanonical:
       return "canonical";
-    case WeightLayout::kCpuAvx512:
-      return "cpu_avx512";
-    case WeightLayout::kCpuAvx2:
-      return "cpu_avx2";
+    case WeightLayout::kCpuTiles:
+      return "cpu_tiles";
   }
   return "unknown";
 }

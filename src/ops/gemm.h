@@ -11,8 +11,7 @@ namespace nibble {
 // How prepared weights lie in memory: one per architecture, read by all its kernels.
 enum class WeightLayout : uint8_t {
   kCanonical,  // as WeightTensor says
-  kCpuAvx512,  // kernels/cpu/avx512/layout.h
-  kCpuAvx2,    // kernels/cpu/avx2/layout.h
+  kCpuTiles,   // kernels/cpu/tiles.h: 4-bit weights for every x86-64 instruction set
 };
 std::string_view to_string(WeightLayout layout);
 
@@ -20,6 +19,8 @@ std::string_view to_string(WeightLayout layout);
 struct PreparedWeight : WeightTensor {
   WeightLayout layout = WeightLayout::kCanonical;
   size_t bytes = 0;  // that one pass over the weights reads: codes and scales
+  // alpha(i) by row, NaN where the row holds one; null: the layout leaves NaN to the products.
+  const float* row_alpha = nullptr;
 
   // Writes row i, code times block scale, exact in fp32 and without alpha, to out[k]. Every layout
   // brings its own, so that the reference and the embedding read them all.
@@ -51,6 +52,7 @@ std::string to_string(const GemmDesc& desc);  // "m=1 n=576 k=576 nvfp4 int8 f32
 //
 // ActivationMode::kInt8: each block of 16 along K of a row of A becomes int8 codes and an fp32
 // scale (formats/int8_block.h); products and sums in a block are exact integers.
+// ActivationMode::kBf16: A is rounded to bf16, to nearest even.
 // ActivationMode::kFp4: A becomes NVFP4 (or MXFP4, ceil rule, for kMxfp4 weights), with the global
 // scale b->input_decode_scale, or, where that is 0, amax(A)/2688 of this call.
 struct GemmArgs {

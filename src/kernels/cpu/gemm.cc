@@ -3,14 +3,17 @@
 #include <algorithm>
 #include <array>
 #include <cstring>
+#include <limits>
+#include <memory>
+#include <utility>
 #include <vector>
 
 #include "base/thread_pool.h"
 #include "formats/e2m1.h"
 #include "formats/e4m3.h"
 #include "formats/float16.h"
-#include "formats/int8_block.h"
 #include "formats/ue8m0.h"
+#include "kernels/cpu/activations.h"
 
 namespace nibble::cpu {
 namespace {
@@ -111,27 +114,11 @@ void panel_dot(const float* panel, int64_t k_size, const float* a0, const float*
   }
 }
 
-// Where A is quantized first, its values lie in the workspace: [m, k] fp32.
-MatrixView prepare_activations(const GemmArgs& args, Stream stream) {
-  if (args.desc.activation == ActivationMode::k16Bit) return args.a;
-  const MatrixView out{args.workspace, DType::kF32, args.desc.m, args.desc.k, args.desc.k};
-  stream.pool->parallel_for(args.desc.m, 1, [&](int64_t begin, int64_t end) {
-    for (int64_t i = begin; i < end; ++i) {
-      for (int64_t k = 0; k < args.desc.k; k += kInt8BlockSize) {
-        int8_t codes[kInt8BlockSize];
-        const float scale = quantize_int8_block(args.a.row<const float>(i) + k, codes);
-        for (int j = 0; j < kInt8BlockSize; ++j) out.row<float>(i)[k + j] = codes[j] * scale;
-      }
-    }
-  });
-  return out;
-}
-
 template <WeightFormat kFormat>
 void run(const GemmArgs& args, Stream stream) {
   const GemmDesc& d = args.desc;
   const PreparedWeight& w = *args.b;
-  const MatrixView a = prepare_activations(args, stream);
+  const MatrixView a = rounded_activations(args, stream);
   const auto store = [&](int64_t i, int64_t j, float sum) {
     args.d.row<float>(i)[j] = sum * w.alpha(j) + (d.has_c ? args.c.row<const float>(i)[j] : 0.0f);
   };
@@ -200,14 +187,31 @@ Support can_implement(const GemmDesc& d, const DeviceInfo& device) {
 }
 
 size_t workspace_bytes(const GemmDesc& d, const KernelConfig&, const DeviceInfo&) {
-  return d.activation == ActivationMode::k16Bit ? 0 : static_cast<size_t>(d.m * d.k) * 4;
+  return rounded_activation_bytes(d);
 }
 
 Support can_prepare(const WeightTensor&, const DeviceInfo& device) {
   return device.kind == DeviceKind::kCpu ? Support::yes() : Support::no("runs on a CPU only");
 }
 
-PreparedWeight prepare(const WeightTensor& tensor, Stream) { return prepare_canonical(tensor); }
+// fp8 rows that hold a NaN get a NaN scale: kernels that widen by shifting bits lose it.
+PreparedWeight prepare(const WeightTensor& tensor, Stream stream) {
+  PreparedWeight w = prepare_canonical(tensor);
+  if (w.format != WeightFormat::kF8) return w;
+  const auto alpha = std::make_shared<std::vector<float>>(w.row_scales, w.row_scales + w.n);
+  stream.pool->parallel_for(w.n, 1, [&](int64_t begin, int64_t end) {
+    for (int64_t i = begin; i < end; ++i) {
+      const uint8_t* row = w.codes + i * w.k;
+      uint8_t largest = 0;
+      for (int64_t j = 0; j < w.k; ++j) largest = std::max<uint8_t>(largest, row[j] & 0x7F);
+      if (largest == 0x7F) (*alpha)[i] = std::numeric_limits<float>::quiet_NaN();
+    }
+  });
+  w.row_alpha = alpha->data();
+  w.owner =
+      std::make_shared<std::pair<std::shared_ptr<const void>, decltype(alpha)>>(w.owner, alpha);
+  return w;
+}
 
 }  // namespace
 

@@ -4,14 +4,24 @@
 #include "kernels/cpu/elementwise.h"
 #include "kernels/cpu/gemm.h"
 #include "kernels/cpu/quantize.h"
+#include "kernels/cpu/row_gemm.h"
 #include "kernels/cpu/sampling.h"
+#include "kernels/cpu/tile_gemm.h"
+#include "kernels/cpu/tiles.h"
 
 namespace nibble::cpu {
 namespace {
 
 // Fastest first.
+#if defined(__x86_64__)
+const WeightLayoutImpl kWeightLayouts[] = {kTileLayout, kCanonicalLayout};
+const GemmImpl kGemms[] = {kAmxBf16Gemm,  kAvx512Bf16Gemm, kAvx512Int8Gemm, kAvxVnniInt8Gemm,
+                           kAvx2Int8Gemm, kAvx512TileGemm, kAvx2TileGemm,   kAvx512RowGemm,
+                           kAvx2RowGemm,  kPortableGemm};
+#else
 const WeightLayoutImpl kWeightLayouts[] = {kCanonicalLayout};
 const GemmImpl kGemms[] = {kPortableGemm};
+#endif
 const QuantizeImpl kQuantizes[] = {kAvx2Quantize, kPortableQuantize};
 const DequantizeImpl kDequantizes[] = {kAvx2Dequantize, kPortableDequantize};
 const RmsNormImpl kRmsNorms[] = {kPortableRmsNorm};

@@ -45,6 +45,9 @@ std::vector<double> activations(const GemmArgs& args) {
         for (int j = 0; j < kInt8BlockSize; ++j) values[i + j] = codes[j] * scale;
       }
       break;
+    case ActivationMode::kBf16:
+      for (double& value : values) value = bf16_to_float(float_to_bf16(static_cast<float>(value)));
+      break;
     case ActivationMode::kFp4:
       if (args.desc.weight == WeightFormat::kMxfp4) {
         for (int64_t i = 0; i < size; i += kMxfp4BlockSize) {

@@ -1,0 +1,8 @@
+#include "kernels/cpu/avx2/vec.h"
+#include "kernels/cpu/vector/row_dot.h"
+
+namespace nibble::cpu::avx2 {
+
+const RowLoops kRows = {.max_tokens = kRowTokens, .multiply = multiply_any_rows};
+
+}  // namespace nibble::cpu::avx2

@@ -1,0 +1,64 @@
+// Dot products along k of rows that lie as the checkpoint has them: no copy, no preparation, and a
+// single token streams them at the speed of memory. Included after a Vec.
+#pragma once
+
+#include "kernels/cpu/row_loops.h"
+
+namespace nibble::cpu {
+namespace {
+
+// Sums, one row of weights and all tokens must fit the registers.
+constexpr int kRowTokens = Vec::kRegisters == 16 ? 3 : 5;
+
+template <WeightFormat kFormat>
+Vec::F load_weights(const uint8_t* row, int64_t k) {
+  if constexpr (kFormat == WeightFormat::kF8) return Vec::from_e4m3(row + k);
+  if constexpr (kFormat == WeightFormat::kBF16) return Vec::from_bf16(row + 2 * k);
+  if constexpr (kFormat == WeightFormat::kF16) return Vec::from_fp16(row + 2 * k);
+  return Vec::load(reinterpret_cast<const float*>(row + 4 * k));
+}
+
+template <WeightFormat kFormat, int kTokens>
+void multiply_rows(const RowBlock& block) {
+  const uint8_t* b[kRowBlockRows];
+  for (int r = 0; r < kRowBlockRows; ++r) {
+    b[r] = block.b + (r < block.rows ? r : block.rows - 1) * block.b_stride;
+  }
+  Vec::F acc[kTokens][kRowBlockRows] = {};
+  for (int64_t k = 0; k < block.k; k += Vec::kWidth) {
+    Vec::F x[kTokens];
+    for (int t = 0; t < kTokens; ++t) x[t] = Vec::load(block.a + t * block.a_stride + k);
+    for (int r = 0; r < kRowBlockRows; ++r) {
+      const Vec::F w = load_weights<kFormat>(b[r], k);
+      for (int t = 0; t < kTokens; ++t) acc[t][r] = Vec::fma(w, x[t], acc[t][r]);
+    }
+  }
+  for (int t = 0; t < kTokens; ++t) {
+    _mm_storeu_ps(block.out + t * kRowBlockRows,
+                  Vec::sum4(acc[t][0], acc[t][1], acc[t][2], acc[t][3]));
+  }
+}
+
+template <WeightFormat kFormat, int kTokens = kRowTokens>
+void multiply_rows_of(const RowBlock& block) {
+  if constexpr (kTokens > 1) {
+    if (block.tokens < kTokens) return multiply_rows_of<kFormat, kTokens - 1>(block);
+  }
+  multiply_rows<kFormat, kTokens>(block);
+}
+
+void multiply_any_rows(const RowBlock& block) {
+  switch (block.format) {
+    case WeightFormat::kF8:
+      return multiply_rows_of<WeightFormat::kF8>(block);
+    case WeightFormat::kBF16:
+      return multiply_rows_of<WeightFormat::kBF16>(block);
+    case WeightFormat::kF16:
+      return multiply_rows_of<WeightFormat::kF16>(block);
+    default:
+      return multiply_rows_of<WeightFormat::kF32>(block);
+  }
+}
+
+}  // namespace
+}  // namespace nibble::cpu
