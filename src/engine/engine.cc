@@ -13,6 +13,7 @@
 #include "dispatch/ops.h"
 #include "models/config.h"
 #include "models/model.h"
+#include "nibble/gemm.h"
 
 namespace nibble {
 namespace {
@@ -48,7 +49,8 @@ struct Engine::State {
   State(const Checkpoint& checkpoint, const ModelConfig& config, const Device& device,
         const EngineOptions& options)
       : context(choose_context(options.context, config.context_length)),
-        model(checkpoint, config, device, options.activation, context),
+        model(checkpoint, config, device, options.activation.value_or(default_activation(device)),
+              context),
         stop_tokens(read_stop_tokens(checkpoint.dir(), config)) {}
 
   void check(std::span<const int32_t> added) const;

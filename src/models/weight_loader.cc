@@ -72,11 +72,7 @@ std::vector<float> WeightLoader::vector(const std::string& tensor, int64_t size)
 }
 
 std::shared_ptr<const PreparedWeight> WeightLoader::table(const Part& part, int64_t k) const {
-  auto table = std::make_shared<PreparedWeight>();
-  static_cast<WeightTensor&>(*table) = weight(part, k);
-  table->layout = WeightLayout::kCanonical;
-  table->bytes = static_cast<size_t>(table->n * row_bytes(table->format, k));
-  return table;
+  return std::make_shared<const PreparedWeight>(prepare_canonical(weight(part, k)));
 }
 
 }  // namespace nibble
