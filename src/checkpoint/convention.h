@@ -29,8 +29,8 @@ void write_linear(CheckpointWriter& writer, std::string_view module, const Weigh
 struct ExportConfig {
   Convention convention = Convention::kModelOpt;
   WeightFormat format = WeightFormat::kNvfp4;
-  std::vector<std::string> ignore;  // full names of the linear modules left unquantized
-  bool static_input_scale = false;  // false: weight-only or activations scaled at run time
+  std::vector<std::string> ignore = {};  // full names of the linear modules left unquantized
+  bool static_input_scale = false;       // false: weight-only or activations scaled at run time
 };
 
 // Writes config.json with its quantization_config (and hf_quant_config.json for ModelOpt) and

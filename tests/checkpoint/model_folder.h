@@ -37,7 +37,9 @@ class TempDir {
   std::filesystem::path path_;
 };
 
+// Always a new file: an old one may still be mapped.
 inline void write_file(const std::filesystem::path& path, const std::string& text) {
+  std::filesystem::remove(path);
   std::ofstream(path, std::ios::binary) << text;
 }
 

@@ -1,5 +1,7 @@
 #include "checkpoint/safetensors.h"
 
+#include <fmt/format.h>
+
 #include <chrono>
 
 #include "tests/checkpoint/model_folder.h"
@@ -138,7 +140,7 @@ TEST(Safetensors, RefusesDoubledNames) {
 TEST(Safetensors, OpensManyTensorsQuickly) {
   SafetensorsText text;
   for (int i = 0; i < 2000; ++i) {
-    text.add("model.layers." + std::to_string(i) + ".mlp.up_proj.weight", "U8", "[2,2]", "abcd");
+    text.add(fmt::format("model.layers.{}.mlp.up_proj.weight", i), "U8", "[2,2]", "abcd");
   }
   const std::string file = text.text();
   const auto start = std::chrono::steady_clock::now();
