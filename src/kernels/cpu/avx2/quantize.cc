@@ -102,22 +102,33 @@ NIBBLE_AVX2 inline __m256 squared_error(__m256 x, __m256 factor) {
   return _mm256_mul_ps(d, d);
 }
 
-struct Errors {
-  float first, second;
-};
-
-// e2m1_block_error<N> of two factors: its four running sums fill half a register.
+// e2m1_block_error<N>, with its pairwise order of additions.
 template <int N>
-NIBBLE_AVX2 inline Errors two_block_errors(const float* x, float first, float second) {
-  const __m256 factor = _mm256_set_m128(_mm_set1_ps(second), _mm_set1_ps(first));
-  __m256 sums = _mm256_setzero_ps();
-  for (int i = 0; i < N; i += 4) {
-    const __m256 v = _mm256_broadcast_ps(reinterpret_cast<const __m128*>(x + i));
-    sums = _mm256_add_ps(sums, squared_error(v, factor));
+NIBBLE_AVX2 inline float block_error(const float* x, float factor) {
+  __m256 squares[N / 8];
+  for (int i = 0; i < N / 8; ++i) {
+    squares[i] = squared_error(_mm256_loadu_ps(x + 8 * i), _mm256_set1_ps(factor));
   }
-  const __m256 pairs = _mm256_add_ps(sums, _mm256_permute_ps(sums, 0x4E));  // 0 + 2, 1 + 3
-  const __m256 total = _mm256_add_ps(pairs, _mm256_permute_ps(pairs, 0xB1));
-  return {_mm256_cvtss_f32(total), _mm_cvtss_f32(_mm256_extractf128_ps(total, 1))};
+  for (int half = N / 16; half > 0; half /= 2) {
+    for (int i = 0; i < half; ++i) squares[i] = _mm256_add_ps(squares[i], squares[i + half]);
+  }
+  __m128 sum = _mm_add_ps(_mm256_castps256_ps128(squares[0]), _mm256_extractf128_ps(squares[0], 1));
+  sum = _mm_add_ps(sum, _mm_movehl_ps(sum, sum));
+  return _mm_cvtss_f32(_mm_add_ss(sum, _mm_movehdup_ps(sum)));
+}
+
+// e2m1_block_error<16> of eight factors, one to a lane.
+NIBBLE_AVX2 inline __m256 eight_block_errors(const float* x, __m256 factors) {
+  __m256 sums[4];
+  for (int i = 0; i < 4; ++i) {
+    __m256 squares[4];
+    for (int j = 0; j < 4; ++j) {
+      squares[j] = squared_error(_mm256_broadcast_ss(x + i + 4 * j), factors);
+    }
+    sums[i] =
+        _mm256_add_ps(_mm256_add_ps(squares[0], squares[2]), _mm256_add_ps(squares[1], squares[3]));
+  }
+  return _mm256_add_ps(_mm256_add_ps(sums[0], sums[2]), _mm256_add_ps(sums[1], sums[3]));
 }
 
 NIBBLE_AVX2 inline uint8_t nvfp4_rtn(const float* x, float encode_scale) {
@@ -125,37 +136,39 @@ NIBBLE_AVX2 inline uint8_t nvfp4_rtn(const float* x, float encode_scale) {
       nvfp4_ideal_scale(reduce_max(lane_amax<kNvfp4BlockSize / 8>(x)), encode_scale));
 }
 
+NIBBLE_AVX2 inline float nvfp4_error(const float* x, float encode_scale, uint8_t scale) {
+  if (scale == 0) return nvfp4_block_error(x, encode_scale, scale);
+  const float s = e4m3_to_float(scale);
+  return block_error<kNvfp4BlockSize>(x, nvfp4_factor(scale, encode_scale)) * (s * s);
+}
+
 NIBBLE_AVX2 inline uint8_t nvfp4_four_over_six(const float* x, float encode_scale) {
   const float ideal =
       nvfp4_ideal_scale(reduce_max(lane_amax<kNvfp4BlockSize / 8>(x)), encode_scale);
   const uint8_t to_six = float_to_e4m3_satfinite(ideal);
   const uint8_t to_four = float_to_e4m3_satfinite(1.5f * ideal);
-  if (to_six == 0 || to_four == 0) {
-    return nvfp4_block_error(x, encode_scale, to_four) < nvfp4_block_error(x, encode_scale, to_six)
-               ? to_four
-               : to_six;
-  }
-  const Errors errors = two_block_errors<kNvfp4BlockSize>(x, nvfp4_factor(to_six, encode_scale),
-                                                          nvfp4_factor(to_four, encode_scale));
-  const float six = e4m3_to_float(to_six), four = e4m3_to_float(to_four);
-  return errors.second * (four * four) < errors.first * (six * six) ? to_four : to_six;
+  return nvfp4_error(x, encode_scale, to_four) < nvfp4_error(x, encode_scale, to_six) ? to_four
+                                                                                      : to_six;
 }
 
 // nvfp4_mse_scale, eight candidates at a time, one to a lane. Its early stop is looked at once per
-// eight: candidates beyond it can't win, so that trying some of them changes nothing.
+// eight: as long as factors are neither subnormal nor capped, candidates beyond it can't win, so
+// that trying some of them changes nothing.
 NIBBLE_AVX2 inline uint8_t nvfp4_mse(const float* x, float encode_scale) {
-  if (encode_scale > kNvfp4MaxEncodeScale) return nvfp4_mse_scale(x, encode_scale);
+  if (!(encode_scale >= 0x1p-116f && encode_scale <= kNvfp4MaxEncodeScale)) {
+    return nvfp4_mse_scale(x, encode_scale);
+  }
   const float amax = reduce_max(lane_amax<kNvfp4BlockSize / 8>(x));
   const uint8_t plain = float_to_e4m3_satfinite(nvfp4_ideal_scale(amax, encode_scale));
-  const float scaled_amax = amax * encode_scale;
-  if (amax == 0.0f || !(scaled_amax < 0x1p14f)) return plain;
+  if (amax == 0.0f || !(amax * encode_scale < 0x1p14f)) return plain;
 
   uint8_t best = plain;
   float best_error = 0x1.fffffep127f;
   const int top = plain < 8 ? 15 : plain + 7 < kE4m3MaxCode ? plain + 7 : kE4m3MaxCode;
   for (int code = top; code >= 1; code -= 8) {
-    const float clipped = scaled_amax - kE2m1Max * e4m3_to_float(static_cast<uint8_t>(code));
-    if (clipped > 0.0f && clipped * clipped > 1.001f * best_error) break;
+    const float s = e4m3_to_float(static_cast<uint8_t>(code));
+    const float clipped = amax * nvfp4_factor(static_cast<uint8_t>(code), encode_scale) - kE2m1Max;
+    if (clipped > 0.0f && clipped * clipped * (s * s) > best_error) break;
     alignas(32) float scales[8];
     for (int i = 0; i < 8; ++i) {
       // Below 1 there is no candidate; NaN makes its error one that is never the least.
@@ -164,13 +177,7 @@ NIBBLE_AVX2 inline uint8_t nvfp4_mse(const float* x, float encode_scale) {
     const __m256 scale = _mm256_load_ps(scales);
     const __m256 factor = _mm256_min_ps(_mm256_div_ps(_mm256_set1_ps(encode_scale), scale),
                                         _mm256_set1_ps(0x1.fffffep127f));
-    __m256 sums[4] = {};
-    for (int i = 0; i < kNvfp4BlockSize; ++i) {
-      sums[i % 4] = _mm256_add_ps(sums[i % 4], squared_error(_mm256_broadcast_ss(x + i), factor));
-    }
-    const __m256 total =
-        _mm256_add_ps(_mm256_add_ps(sums[0], sums[2]), _mm256_add_ps(sums[1], sums[3]));
-    const __m256 error = _mm256_mul_ps(total, _mm256_mul_ps(scale, scale));
+    const __m256 error = _mm256_mul_ps(eight_block_errors(x, factor), _mm256_mul_ps(scale, scale));
     // minps gives its second operand where one is NaN.
     const __m256 known = _mm256_min_ps(error, _mm256_set1_ps(__builtin_inff()));
     const float least = -reduce_max(_mm256_sub_ps(_mm256_setzero_ps(), known));
@@ -192,9 +199,8 @@ NIBBLE_AVX2 inline uint8_t mxfp4_mse(const float* x, float) {
   const uint8_t ceil = mxfp4_rtn<Mxfp4ScaleRule::kCeil>(x, 0.0f);
   if (ceil == 0) return ceil;
   const uint8_t half = static_cast<uint8_t>(ceil - 1);
-  const Errors errors =
-      two_block_errors<kMxfp4BlockSize>(x, ue8m0_reciprocal(ceil), ue8m0_reciprocal(half));
-  return errors.second <= 4.0f * errors.first ? half : ceil;
+  const float error = 4.0f * block_error<kMxfp4BlockSize>(x, ue8m0_reciprocal(ceil));
+  return block_error<kMxfp4BlockSize>(x, ue8m0_reciprocal(half)) < error ? half : ceil;
 }
 
 NIBBLE_AVX2 inline float factor_of(int block, uint8_t scale, float encode_scale) {
