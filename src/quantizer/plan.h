@@ -1,0 +1,35 @@
+// What happens to each tensor of a checkpoint.
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "checkpoint/checkpoint.h"
+#include "checkpoint/writer.h"
+#include "nibble/quantize.h"
+
+namespace nibble {
+
+struct QuantizePlan {
+  struct Weight {
+    std::string module;
+    std::string tensor;
+    DType dtype;
+    int64_t n;
+    int64_t k;
+  };
+  // Weights that share one global scale.
+  struct Group {
+    std::vector<Weight> weights;
+  };
+  std::vector<Group> groups;
+  std::vector<std::string> copied;       // tensors
+  std::vector<std::string> unquantized;  // modules of linear layers among them
+  std::vector<OutputTensor> outputs;     // in the source's order
+  int64_t bytes_in = 0;
+};
+
+// Throws as quantize_checkpoint says.
+QuantizePlan plan_quantization(const Checkpoint& source, const QuantizeOptions& options);
+
+}  // namespace nibble

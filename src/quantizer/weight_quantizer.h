@@ -1,0 +1,55 @@
+// One weight at a time: its amax, its codes and scales, and how much was lost.
+#pragma once
+
+#include <cstdint>
+#include <span>
+#include <vector>
+
+#include "nibble/device.h"
+#include "nibble/quantize.h"
+#include "nibble/types.h"
+
+namespace nibble {
+
+// Stored values [n, k] of F32, F16 or BF16, at any alignment.
+struct SourceWeight {
+  std::span<const uint8_t> bytes;
+  DType dtype;
+  int64_t n;
+  int64_t k;
+};
+
+class WeightQuantizer {
+ public:
+  WeightQuantizer(const QuantizeOptions& options, const Device& device);
+
+  // Largest magnitude. Inf or NaN if there is one among the values.
+  float amax(const SourceWeight& weight) const;
+
+  // For weights whose common amax this is: the reciprocal of an encode scale, so that both
+  // conventions keep it exactly. 1 for MXFP4.
+  float global_decode_scale(float amax) const;
+
+  struct Errors {
+    double squared_error = 0.0;  // NaN or Inf if a value is
+    double squared_norm = 0.0;
+  };
+  // codes: [n, k/2]; scales: [n, k/block].
+  Errors quantize(const SourceWeight& weight, float global_decode_scale, uint8_t* codes,
+                  uint8_t* scales);
+
+ private:
+  struct Worker {
+    Device device;  // of one thread: workers run ops side by side
+    std::vector<uint8_t> aligned;
+    std::vector<float> decoded;
+  };
+  Errors quantize_rows(Worker& worker, const SourceWeight& rows, float global_decode_scale,
+                       uint8_t* codes, uint8_t* scales) const;
+
+  QuantizeOptions options_;
+  Device device_;
+  std::vector<Worker> workers_;
+};
+
+}  // namespace nibble
