@@ -36,7 +36,7 @@ class ChatTemplate {
   };
 
   // Throws kTemplate where the template raises an exception, uses a value wrongly or exceeds a
-  // bound (64 MiB of text, 4 million steps); kInvalidArgument where a message is not UTF-8 or
+  // bound (64 MiB of text, 2 million steps); kInvalidArgument where a message is not UTF-8 or
   // extra_json is not a JSON object.
   std::string render(std::span<const ChatMessage> messages, const Options& options) const;
   std::string render(std::span<const ChatMessage> messages) const { return render(messages, {}); }

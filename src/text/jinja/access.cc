@@ -126,7 +126,7 @@ Value slice(Runtime& rt, const Value& v, const Value& from, const Value& to, con
                    [&](size_t i) { items.push_back(s.items[i]); });
     return s.kind == SequenceKind::kTuple ? rt.tuple(std::move(items)) : rt.list(std::move(items));
   }
-  return Value::undefined(fmt::format("a {} can't be sliced", type_name(v)));
+  rt.error("a {} can't be sliced", type_name(v));
 }
 
 std::vector<Value> iterate(Runtime& rt, const Value& v) {

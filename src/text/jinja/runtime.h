@@ -25,7 +25,7 @@ struct Macro {
 class Runtime {
  public:
   // Far above what a conversation needs; they end templates that would not end by themselves.
-  static constexpr size_t kMaxSteps = 4'000'000;          // expressions, statements, items visited
+  static constexpr size_t kMaxSteps = 2'000'000;          // expressions, statements, items visited
   static constexpr size_t kMaxBytes = size_t{256} << 20;  // of all intermediate values together
   static constexpr size_t kMaxOutput = size_t{64} << 20;
 
@@ -39,7 +39,7 @@ class Runtime {
   void set_line(int line) { line_ = line; }
 
   void step(size_t n = 1);
-  void visit_bytes(size_t n) { step(1 + n / 64); }  // read or compared
+  void visit_bytes(size_t n) { step(1 + n / 256); }  // read or compared
   void make_bytes(size_t n);                        // written into a new value
 
   // New values; throw past the bounds.

@@ -84,7 +84,6 @@ Value first(Runtime& rt, const Value& v, const Args& args) {
 
 Value last(Runtime& rt, const Value& v, const Args& args) {
   const Bindings none(rt, "last", args, {});
-  if (v.is(Kind::kUndefined)) rt.error("{}", v.undefined_message());
   if (v.is(Kind::kSequence) && v.sequence().kind == SequenceKind::kGenerator)
     rt.error("'last' needs a list, found a generator");
   const std::vector<Value> items = iterate(rt, v);
