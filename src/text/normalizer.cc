@@ -51,13 +51,14 @@ void Normalizer::add(const JsonView& json) {
 }
 
 std::string Normalizer::run(std::string text) const {
+  const size_t max_bytes = 64 * text.size() + (1 << 20);
   for (const Step& step : steps_) {
     if (const auto* form = std::get_if<UnicodeForm>(&step)) {
       text = unicode_normalize(std::move(text), *form);
     } else if (const auto* prepend = std::get_if<Prepend>(&step)) {
       if (!text.empty()) text.insert(0, prepend->text);
     } else if (const auto* replace = std::get_if<Replace>(&step)) {
-      text = replace->pattern.replace(text, replace->by);
+      text = replace->pattern.replace(text, replace->by, max_bytes);
     } else {
       text = lowercase(text);
     }

@@ -22,8 +22,8 @@ class Normalizer {
   // Throws kTokenizer for an unknown type.
   explicit Normalizer(const std::optional<JsonView>& json);
 
+  // Throws kTokenizer where replacements grow the text out of proportion.
   std::string run(std::string text) const;
-  bool empty() const { return steps_.empty(); }
 
  private:
   struct Prepend {

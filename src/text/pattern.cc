@@ -58,10 +58,15 @@ std::vector<Pattern::Part> Pattern::cut(std::string_view text) const {
   return parts;
 }
 
-std::string Pattern::replace(std::string_view text, std::string_view by) const {
+std::string Pattern::replace(std::string_view text, std::string_view by, size_t max_bytes) const {
   std::string out;
   for (const Part& part : cut(text)) {
-    out += part.is_match ? by : text.substr(part.begin, part.end - part.begin);
+    const std::string_view piece =
+        part.is_match ? by : text.substr(part.begin, part.end - part.begin);
+    NIBBLE_CHECK(piece.size() <= max_bytes - out.size(), ErrorCode::kTokenizer,
+                 "replacing by \"{}\" grows a text of {} bytes beyond {}", by.substr(0, 64),
+                 text.size(), max_bytes);
+    out += piece;
   }
   return out;
 }

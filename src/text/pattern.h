@@ -14,10 +14,9 @@ namespace nibble::text {
 class Pattern {
  public:
   explicit Pattern(Regex regex) : what_(std::move(regex)) {}
+  explicit Pattern(std::string literal) : what_(std::move(literal)) {}  // which is not empty
   // {"String": "..."} or {"Regex": "..."}; throws kTokenizer for anything else.
   explicit Pattern(const JsonView& json);
-
-  bool is_literal() const { return std::holds_alternative<std::string>(what_); }
 
   struct Part {
     size_t begin = 0, end = 0;
@@ -27,7 +26,9 @@ class Pattern {
   // may be empty, but not right behind another match.
   std::vector<Part> cut(std::string_view text) const;
 
-  std::string replace(std::string_view text, std::string_view by) const;
+  // Throws kTokenizer where the result would have more than `max_bytes`: a chain of replacements
+  // can grow a text exponentially.
+  std::string replace(std::string_view text, std::string_view by, size_t max_bytes) const;
 
  private:
   std::variant<std::string, Regex> what_;

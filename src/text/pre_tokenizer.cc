@@ -86,9 +86,7 @@ void PreTokenizer::add_metaspace(const JsonView& json) {
   }
   stages_.emplace_back(std::move(mark));
   if (json.boolean_or("split", true)) {
-    const nlohmann::json pattern = {{"String", replacement}};
-    stages_.emplace_back(
-        Split{Pattern(JsonView(pattern, json.where(), "replacement")), Behavior::kMergedWithNext});
+    stages_.emplace_back(Split{Pattern(replacement), Behavior::kMergedWithNext});
   }
 }
 

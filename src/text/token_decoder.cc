@@ -1,10 +1,14 @@
 #include "text/token_decoder.h"
 
+#include <utility>
+
 #include "text/byte_alphabet.h"
 #include "text/utf8.h"
 
 namespace nibble::text {
 namespace {
+
+constexpr size_t kMaxTokenBytes = 1 << 20;
 
 char32_t one_char(const JsonView& json) {
   const std::string& s = json.string();
@@ -104,7 +108,7 @@ void TokenDecoder::run(size_t index, State& state, std::string token, std::strin
   } else if (std::holds_alternative<Spaces>(stage)) {
     if (!is_first) token.insert(token.begin(), ' ');
   } else if (const auto* replace = std::get_if<Replace>(&stage)) {
-    token = replace->pattern.replace(token, replace->by);
+    token = replace->pattern.replace(token, replace->by, kMaxTokenBytes);
   } else if (const auto* metaspace = std::get_if<Metaspace>(&stage)) {
     std::string text;
     for (size_t pos = 0; pos < token.size();) {

@@ -1,5 +1,9 @@
 #include "nibble/tokenizer.h"
 
+#include <nlohmann/json.hpp>
+
+#include <nlohmann/json.hpp>
+
 #include "base/mapped_file.h"
 #include "text/added_tokens.h"
 #include "text/bpe.h"

@@ -1,6 +1,7 @@
 #include "text/tokenizer_file.h"
 
 #include <limits>
+#include <nlohmann/json.hpp>
 
 namespace nibble::text {
 namespace {
@@ -188,9 +189,9 @@ TokenizerFile parse_tokenizer_file(std::string_view text, std::string_view sourc
   file.arena.reserve(text.size() / 2);
   Reader reader(&file, source);
   json::sax_parse(text, &reader);
-  file.rest = reader.take_root();
-  NIBBLE_CHECK(file.rest.is_object(), ErrorCode::kTokenizer, "{}: expected an object, found {}",
-               source, file.rest.type_name());
+  file.rest = std::make_shared<const json>(reader.take_root());
+  NIBBLE_CHECK(file.rest->is_object(), ErrorCode::kTokenizer, "{}: expected an object, found {}",
+               source, file.rest->type_name());
   return file;
 }
 

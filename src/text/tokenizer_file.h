@@ -3,7 +3,8 @@
 #pragma once
 
 #include <cstdint>
-#include <nlohmann/json.hpp>
+#include <memory>
+#include <nlohmann/json_fwd.hpp>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -27,15 +28,15 @@ struct TokenizerFile {
 
   std::string source;
   bool has_vocab = false, has_merges = false;
-  std::string arena;          // the bytes of every token and merge
-  std::vector<Token> vocab;   // model.vocab in the file's order
-  std::vector<Merge> merges;  // model.merges, best first
-  nlohmann::json rest;        // everything else
+  std::string arena;                           // the bytes of every token and merge
+  std::vector<Token> vocab;                    // model.vocab in the file's order
+  std::vector<Merge> merges;                   // model.merges, best first
+  std::shared_ptr<const nlohmann::json> rest;  // everything else
 
   std::string_view text(Span span) const {
     return std::string_view(arena).substr(span.offset, span.length);
   }
-  JsonView root() const { return JsonView(rest, source, ""); }
+  JsonView root() const { return JsonView(*rest, source, ""); }
 };
 
 // Throws kTokenizer: not JSON, not an object, nested deeper than 32 levels, a key twice,

@@ -266,6 +266,20 @@ TEST(TokenizerTest, ACatastrophicPatternGivesUp) {
   }
 }
 
+TEST(TokenizerTest, AChainOfReplacementsCannotExplode) {
+  json file = tiny_sentencepiece();
+  const json step = {{"type", "Replace"}, {"pattern", {{"String", "a"}}}, {"content", "aaaaaaaa"}};
+  file["normalizer"] = {{"type", "Sequence"}, {"normalizers", std::vector<json>(12, step)}};
+  const Tokenizer tokenizer = make_tokenizer(file);
+  try {
+    tokenizer.encode("a");
+    ADD_FAILURE() << "expected an error";
+  } catch (const Error& e) {
+    EXPECT_EQ(e.code(), ErrorCode::kTokenizer);
+    EXPECT_THAT(e.what(), HasSubstr("grows a text"));
+  }
+}
+
 class TokenizerLoadTest : public testing::Test {
  protected:
   TokenizerLoadTest()
