@@ -5,6 +5,7 @@
 #include <filesystem>
 #include <functional>
 #include <memory>
+#include <optional>
 #include <span>
 #include <string>
 #include <vector>
@@ -14,7 +15,7 @@
 namespace nibble {
 
 struct EngineOptions {
-  ActivationMode activation = ActivationMode::k16Bit;
+  std::optional<ActivationMode> activation;  // nothing: what is best on the device
   int64_t context = 0;  // positions to provide for; 0: what the model was made for
 };
 

@@ -36,6 +36,9 @@ class LinearWeight {
 LinearWeight prepare(const WeightTensor& tensor, const Device& device,
                      ActivationMode activation = ActivationMode::k16Bit);
 
+// What Nibble does to activations on this device unless told otherwise.
+ActivationMode default_activation(const Device& device);
+
 // Chosen kernel and why, for inspect and the trace.
 struct KernelChoice {
   std::string op;                     // "gemm"
@@ -45,6 +48,13 @@ struct KernelChoice {
   std::string reason;                 // "forced", "lowest estimate 3.2 us of 4", "first in order"
   std::vector<std::string> refusals;  // "ref_gemm: ...", in table order
 };
+
+struct GemmOptions;
+
+// The choice for a GEMM with weights of this format that were prepared for the device, without the
+// weights: for listings. Throws what prepare() and GemmPlan throw.
+KernelChoice choose_gemm(WeightFormat format, int64_t n, int64_t k, int64_t m, const Device& device,
+                         const GemmOptions& options);
 
 struct GemmOptions {
   int64_t max_m = 1;

@@ -78,6 +78,10 @@ constexpr std::string_view to_string(ActivationMode m) {
 
 inline constexpr ActivationMode kActivationModes[] = {ActivationMode::k16Bit, ActivationMode::kFp4,
                                                       ActivationMode::kInt8, ActivationMode::kBf16};
+constexpr std::string_view to_string(Mxfp4ScaleRule r) {
+  constexpr std::string_view names[] = {"ceil", "floor", "even"};
+  return names[static_cast<int>(r)];
+}
 constexpr std::string_view to_string(QuantizeMethod m) {
   constexpr std::string_view names[] = {"rtn", "mse", "four-over-six"};
   return names[static_cast<int>(m)];

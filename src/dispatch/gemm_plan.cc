@@ -69,8 +69,11 @@ int64_t LinearWeight::k() const { return prepared_->k; }
 WeightFormat LinearWeight::format() const { return prepared_->format; }
 size_t LinearWeight::bytes() const { return prepared_->bytes; }
 
-LinearWeight prepare(const WeightTensor& tensor, const Device& device, ActivationMode activation) {
-  check_tensor(tensor);
+namespace {
+
+// The first layout that takes the tensor and that a usable implementation reads.
+const WeightLayoutImpl& choose_layout(const WeightTensor& tensor, const Device& device,
+                                      ActivationMode activation) {
   const std::string_view forced = device.forced_impl(kOpName<GemmImpl>);
   std::string reasons;
   for (const WeightLayoutImpl& layout : weight_layouts()) {
@@ -87,15 +90,34 @@ LinearWeight prepare(const WeightTensor& tensor, const Device& device, Activatio
     for (const GemmImpl& impl : impls<GemmImpl>()) {
       if (!forced.empty() && impl.name != forced) continue;
       const Support s = impl.can_implement(desc, device.info());
-      if (s) {
-        return LinearWeight(
-            std::make_shared<const PreparedWeight>(layout.prepare(tensor, device.stream())));
-      }
+      if (s) return layout;
       reasons += fmt::format("\n  {}: {}", impl.name, s.reason);
     }
   }
   fail(ErrorCode::kUnsupported, "prepare: {} [{}, {}] {}: nothing on {} takes it:{}", tensor.name,
        tensor.n, tensor.k, to_string(tensor.format), device.info().name, reasons);
+}
+
+}  // namespace
+
+LinearWeight prepare(const WeightTensor& tensor, const Device& device, ActivationMode activation) {
+  check_tensor(tensor);
+  const WeightLayoutImpl& layout = choose_layout(tensor, device, activation);
+  return LinearWeight(
+      std::make_shared<const PreparedWeight>(layout.prepare(tensor, device.stream())));
+}
+
+ActivationMode default_activation(const Device&) { return ActivationMode::k16Bit; }
+
+KernelChoice choose_gemm(WeightFormat format, int64_t n, int64_t k, int64_t m, const Device& device,
+                         const GemmOptions& options) {
+  PreparedWeight header;
+  header.format = format;
+  header.n = n;
+  header.k = k;
+  header.layout = choose_layout(header, device, options.activation).layout;
+  const GemmDesc desc = describe(header, options, m);
+  return describe<GemmImpl>(desc, select<GemmImpl>(desc, device), device);
 }
 
 struct GemmPlan::State {
@@ -145,7 +167,7 @@ const LinearWeight& GemmPlan::weight() const { return state_->weight; }
 
 KernelChoice GemmPlan::choice(int64_t m) const {
   const GemmDesc desc = describe(state_->weight.prepared(), state_->options, m);
-  return nibble::describe<GemmImpl>(desc, state_->by_bucket.at(bucket_of(m)), state_->device);
+  return describe<GemmImpl>(desc, state_->by_bucket.at(bucket_of(m)), state_->device);
 }
 
 }  // namespace nibble

@@ -1,0 +1,90 @@
+#include "nibble/options.h"
+
+#include <fcntl.h>
+#include <fmt/format.h>
+#include <sys/resource.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <chrono>
+#include <csignal>
+#include <cstring>
+#include <fstream>
+#include <iterator>
+
+#include "nibble/error.h"
+
+namespace nibble::app {
+namespace {
+
+volatile std::sig_atomic_t interrupts = 0;
+
+std::vector<std::string> activation_names() {
+  std::vector<std::string> names = {"auto"};
+  for (const ActivationMode mode : kActivationModes) names.emplace_back(to_string(mode));
+  return names;
+}
+
+}  // namespace
+
+void ModelOptions::add_to(CLI::App& command) {
+  command.add_option("model", model, "Model folder (config.json, *.safetensors)")->required();
+  command.add_option("--threads", threads, "CPU threads (0: every core this process may use)")
+      ->check(CLI::Range(0, 1024));
+  command
+      .add_option("--activation", activation,
+                  "What GEMMs do to activations; auto is the device's default")
+      ->check(CLI::IsMember(activation_names()));
+  command.add_option("--context", context, "Context length (0: the model's)")
+      ->check(CLI::NonNegativeNumber);
+  command.add_flag("--json", json, "Print one JSON object on stdout");
+}
+
+EngineOptions ModelOptions::engine() const {
+  EngineOptions options;
+  options.context = context;
+  for (const ActivationMode mode : kActivationModes) {
+    if (activation == to_string(mode)) options.activation = mode;
+  }
+  return options;
+}
+
+double seconds_now() {
+  return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
+}
+
+double peak_memory_mib() {
+  struct rusage usage {};
+  ::getrusage(RUSAGE_SELF, &usage);
+  return static_cast<double>(usage.ru_maxrss) / 1024;  // Linux counts in KiB
+}
+
+bool is_terminal(int fd) { return ::isatty(fd) == 1; }
+
+std::string read_file(const std::string& path) {
+  std::ifstream file(path, std::ios::binary);
+  std::string text{std::istreambuf_iterator<char>(file), {}};
+  if (!file.good() && !file.eof()) {
+    throw Error(ErrorCode::kIo, fmt::format("{}: can't read: {}", path, std::strerror(errno)));
+  }
+  return text;
+}
+
+void catch_interrupts() {
+  struct sigaction action {};
+  action.sa_handler = [](int) {
+    if (interrupts != 0) ::_exit(130);
+    interrupts = 1;
+  };
+  // No SA_RESTART: a read from the terminal ends with EINTR.
+  ::sigaction(SIGINT, &action, nullptr);
+}
+
+bool interrupted() { return interrupts != 0; }
+void clear_interrupt() { interrupts = 0; }
+
+void print_json(const nlohmann::ordered_json& value) {
+  fmt::print("{}\n", value.dump(2, ' ', false, nlohmann::ordered_json::error_handler_t::replace));
+}
+
+}  // namespace nibble::app

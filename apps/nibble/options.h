@@ -1,0 +1,38 @@
+// Options that several commands share, and small things about the process.
+#pragma once
+
+#include <CLI/CLI.hpp>
+#include <nlohmann/json.hpp>
+#include <string>
+
+#include "nibble/engine.h"
+#include "nibble/text_generator.h"
+
+namespace nibble::app {
+
+struct ModelOptions {
+  std::string model;
+  std::string activation = "auto";
+  int threads = 0;
+  int64_t context = 0;
+  bool json = false;
+
+  void add_to(CLI::App& command);
+  Device device() const { return Device::cpu(threads); }
+  EngineOptions engine() const;
+};
+
+double seconds_now();      // monotonic
+double peak_memory_mib();  // resident, mapped file pages included
+bool is_terminal(int fd);
+std::string read_file(const std::string& path);  // throws kIo
+
+// True once Ctrl-C was pressed. The second one ends the process.
+void catch_interrupts();
+bool interrupted();
+void clear_interrupt();
+
+// One JSON value on stdout, strings that are not UTF-8 repaired.
+void print_json(const nlohmann::ordered_json& value);
+
+}  // namespace nibble::app

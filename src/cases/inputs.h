@@ -1,0 +1,29 @@
+// Seeded inputs for the cases.
+#pragma once
+
+#include <cstdint>
+#include <random>
+#include <vector>
+
+#include "ops/gemm.h"
+
+namespace nibble::cases {
+
+// Normal values, a few of them (1 in 64) ten times as large: what activations look like.
+inline std::vector<float> random_values(int64_t count, std::mt19937& random) {
+  std::normal_distribution<float> normal;
+  std::vector<float> values(count);
+  for (float& v : values) v = normal(random) * (random() % 64 == 0 ? 10.0f : 1.0f);
+  return values;
+}
+
+// A canonical weight of any format with its own memory. NVFP4 gets `segments` global scales.
+struct RandomWeight {
+  RandomWeight(WeightFormat format, int64_t n, int64_t k, int segments, std::mt19937& random);
+
+  std::vector<uint8_t> codes, scales;
+  std::vector<float> row_scales;
+  WeightTensor tensor;
+};
+
+}  // namespace nibble::cases
