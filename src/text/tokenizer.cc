@@ -2,8 +2,6 @@
 
 #include <nlohmann/json.hpp>
 
-#include <nlohmann/json.hpp>
-
 #include "base/mapped_file.h"
 #include "text/added_tokens.h"
 #include "text/bpe.h"
