@@ -14,6 +14,7 @@ namespace {
 struct EvalOptions : ModelOptions {
   std::string text, against;
   std::string against_activation = "auto";
+  std::string against_impl;
   int64_t max_tokens = 0;
 };
 
@@ -29,7 +30,8 @@ int run(const EvalOptions& options) {
   if (!options.against.empty()) {
     ModelOptions other = options;
     other.activation = options.against_activation;
-    against = Engine::load(options.against, device, other.engine());
+    against = Engine::load(options.against, Device::cpu(options.threads, options.against_impl),
+                           other.engine());
   }
   EvalResult result;
   {
@@ -65,6 +67,8 @@ void add_eval(CLI::App& app, Command& command) {
                "Another checkpoint with the same vocabulary: adds KL divergence and same-top-1");
   c.add_option("--against-activation", options->against_activation,
                "The other's --activation; auto is the device's default");
+  c.add_option("--against-impl", options->against_impl,
+               "The other's NIBBLE_FORCE_IMPL, e.g. gemm=ref_gemm");
   c.add_option("--max-tokens", options->max_tokens, "Use the text's first tokens (0: all)")
       ->check(CLI::NonNegativeNumber);
   c.callback([options, &command] { command = [options] { return run(*options); }; });

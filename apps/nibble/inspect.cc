@@ -3,6 +3,12 @@
 #include <fmt/format.h>
 #include <fmt/ranges.h>
 
+#include <map>
+#include <memory>
+#include <string>
+#include <utility>
+#include <vector>
+
 #include "nibble/commands.h"
 #include "nibble/options.h"
 
@@ -62,11 +68,18 @@ void print(const ModelReport& report, const InspectOptions& options) {
                to_string(l.format), fmt::format("{} x {}", l.n, l.k),
                static_cast<double>(l.bytes) / 1e6, l.decode.impl, l.prompt.impl);
   }
-  fmt::print("\n  why (one token):\n");
+  // Layers that run on the same thing for the same reason share a paragraph.
+  std::map<std::pair<std::string, std::vector<std::string>>, std::vector<std::string>> why;
   for (const ModelReport::Linear& l : report.linears) {
-    fmt::print("  {}: {} [{}], {}: {}\n", l.modules, l.decode.impl, l.decode.config,
-               l.decode.reason, l.decode.desc);
-    for (const std::string& refusal : l.decode.refusals) fmt::print("    not {}\n", refusal);
+    for (const KernelChoice* c : {&l.decode, &l.prompt}) {
+      auto& modules = why[{fmt::format("{} [{}]", c->impl, c->config), c->refusals}];
+      modules.push_back(fmt::format("{}: {} ({})", l.modules, c->desc, c->reason));
+    }
+  }
+  fmt::print("\n  why\n");
+  for (const auto& [choice, modules] : why) {
+    fmt::print("  {}\n    {}\n", choice.first, fmt::join(modules, "\n    "));
+    for (const std::string& refusal : choice.second) fmt::print("      not {}\n", refusal);
   }
   if (!options.tensors) return;
   fmt::print("\n  {:<56} {:<8} {:>16} {:>12}  file\n", "tensor", "dtype", "shape", "bytes");

@@ -46,16 +46,16 @@ struct Stream {
 // run ops on a device.
 class Device {
  public:
-  // `threads` = 0: every core that this process may use. Reads NIBBLE_FORCE_IMPL
-  // ("op=name,op=name"); throws kInvalidArgument, listing the known ones, where it names an unknown
-  // op or implementation.
-  static Device cpu(int threads = 0);
+  // `threads` = 0: every core that this process may use. `force_impl`, else the environment's
+  // NIBBLE_FORCE_IMPL, names implementations to take whatever the tables say:
+  // "op=name,op=name". Throws kInvalidArgument, listing the known ones, for an unknown op or name.
+  static Device cpu(int threads = 0, std::string_view force_impl = {});
 
   const DeviceInfo& info() const { return *info_; }
   Stream stream() const { return {info_->kind, pool_.get(), nullptr}; }
   ThreadPool& pool() const { return *pool_; }
 
-  // The implementation that NIBBLE_FORCE_IMPL names for this op, or empty.
+  // The implementation that was forced for this op, or empty.
   std::string_view forced_impl(std::string_view op) const;
 
   // Scratch memory that the device's ops take turns with. reserve grows it; both are for plans.

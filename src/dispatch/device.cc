@@ -55,10 +55,11 @@ struct Device::State {
   size_t workspace_bytes = 0;
 };
 
-Device Device::cpu(int threads) {
+Device Device::cpu(int threads, std::string_view force_impl) {
   Device device;
   device.state_ = std::make_shared<State>();
-  device.state_->forced = parse_forced(env("NIBBLE_FORCE_IMPL").value_or(""));
+  device.state_->forced = parse_forced(force_impl.empty() ? env("NIBBLE_FORCE_IMPL").value_or("")
+                                                          : std::string(force_impl));
   device.pool_ = std::make_shared<ThreadPool>(threads);
   DeviceInfo info;
   info.name = cpu_name();
