@@ -103,8 +103,7 @@ Value reverse(Runtime& rt, const Value& v, const Args& args) {
     std::reverse(chars.begin(), chars.end());
     return rt.text(encode(chars));
   }
-  const bool as_list = v.is(Kind::kUndefined) ||
-                       (v.is(Kind::kSequence) && v.sequence().kind == SequenceKind::kGenerator);
+  const bool as_list = v.is(Kind::kSequence) && v.sequence().kind == SequenceKind::kGenerator;
   std::vector<Value> items = iterate(rt, v);
   std::reverse(items.begin(), items.end());
   return as_list ? rt.list(std::move(items)) : rt.generator(std::move(items));
