@@ -25,8 +25,9 @@ void pack(const float* a, int64_t k, int token, int tokens, uint8_t* group) {
 
 __m256 block_sum(const __m256i* step, const ActBlock& a) {
   __m256i sum = broadcast(&a.start);
+  NIBBLE_UNROLL
   for (int i = 0; i < 4; ++i) {
-    sum = _mm256_add_epi16(sum, _mm256_maddubs_epi16(step[i], broadcast(a.codes + 4 * i)));
+    sum = add_in_order(sum, _mm256_maddubs_epi16(step[i], broadcast(a.codes + 4 * i)));
   }
   return _mm256_cvtepi32_ps(_mm256_madd_epi16(sum, _mm256_set1_epi16(1)));
 }
@@ -34,18 +35,23 @@ __m256 block_sum(const __m256i* step, const ActBlock& a) {
 template <int kTokens>
 void panel_sums(const PanelBlock& w, const ActBlock* a, __m256 out[2][kTokens]) {
   __m256i sum[2][kTokens];
+  NIBBLE_UNROLL
   for (int t = 0; t < kTokens; ++t) sum[0][t] = sum[1][t] = broadcast(&a[t].start);
+  NIBBLE_UNROLL
   for (int i = 0; i < 4; ++i) {
     const __m256i w0 = load(w.codes[i]);
     const __m256i w1 = load(w.codes[i] + 32);
+    NIBBLE_UNROLL
     for (int t = 0; t < kTokens; ++t) {
       const __m256i x = broadcast(a[t].codes + 4 * i);
-      sum[0][t] = _mm256_add_epi16(sum[0][t], _mm256_maddubs_epi16(w0, x));
-      sum[1][t] = _mm256_add_epi16(sum[1][t], _mm256_maddubs_epi16(w1, x));
+      sum[0][t] = add_in_order(sum[0][t], _mm256_maddubs_epi16(w0, x));
+      sum[1][t] = add_in_order(sum[1][t], _mm256_maddubs_epi16(w1, x));
     }
   }
   const __m256i ones = _mm256_set1_epi16(1);
+  NIBBLE_UNROLL
   for (int h = 0; h < 2; ++h) {
+    NIBBLE_UNROLL
     for (int t = 0; t < kTokens; ++t) {
       out[h][t] = _mm256_cvtepi32_ps(_mm256_madd_epi16(sum[h][t], ones));
     }

@@ -10,6 +10,7 @@
 #include <immintrin.h>
 
 #include "kernels/cpu/tile_loops.h"
+#include "kernels/cpu/unroll.h"
 
 namespace nibble::cpu::avx2 {
 namespace {
@@ -35,6 +36,13 @@ __m256i broadcast(const void* p) {
   int32_t word;
   __builtin_memcpy(&word, p, sizeof(word));
   return _mm256_set1_epi32(word);
+}
+
+// sum + product, here and now: a compiler that is free to regroup these sums runs out of registers.
+__m256i add_in_order(__m256i sum, __m256i product) {
+  sum = _mm256_add_epi16(sum, product);
+  asm("" : "+x"(sum));
+  return sum;
 }
 
 float quantize(const float* x, __m128i& codes) {
@@ -73,6 +81,7 @@ Widened widen_codes(const uint8_t* tile, int64_t block, int half) {
                                                 12, 11, 10, 9, 8, 6, 4, 0));
   const __m256i nibble = _mm256_set1_epi8(15);
   Widened w;
+  NIBBLE_UNROLL
   for (int p = 0; p < 2; ++p) {
     const __m256i x = load(tile + block * 128 + p * 64 + half * 32);
     const __m256i high = _mm256_and_si256(_mm256_srli_epi16(x, 4), nibble);
@@ -123,9 +132,11 @@ void multiply_tile(const TileBlock& block, int first_half) {
   const ActBlock* a = reinterpret_cast<const ActBlock*>(block.a);
   __m256 acc[kHalves][kTokens] = {};
   for (int64_t b = 0; b < block.k / kBlock; ++b, a += kTokens) {
+    NIBBLE_UNROLL
     for (int h = 0; h < kHalves; ++h) {
       const Widened w = widen_codes(block.b, b, first_half + h);
       const __m256 scale = widen_scales<kFormat>(scales + (b >> kShift) * kTile + h * 8);
+      NIBBLE_UNROLL
       for (int t = 0; t < kTokens; ++t) {
         acc[h][t] =
             _mm256_fmadd_ps(block_sum(w.step, a[t]),
@@ -133,9 +144,11 @@ void multiply_tile(const TileBlock& block, int first_half) {
       }
     }
   }
+  NIBBLE_UNROLL
   for (int h = 0; h < kHalves; ++h) {
     const int first = (first_half + h) * 8;
     if (first >= block.rows) continue;
+    NIBBLE_UNROLL
     for (int t = 0; t < kTokens; ++t) store(block, t, first, acc[h][t]);
   }
 }
@@ -146,7 +159,8 @@ void multiply_tile_of(const TileBlock& block) {
     case 1:
       return multiply_tile<kFormat, 1, 2>(block, 0);
     case 2:
-      return multiply_tile<kFormat, 2, 2>(block, 0);
+      multiply_tile<kFormat, 2, 1>(block, 0);
+      return multiply_tile<kFormat, 2, 1>(block, 1);
     case 3:
       multiply_tile<kFormat, 3, 1>(block, 0);
       return multiply_tile<kFormat, 3, 1>(block, 1);
@@ -167,8 +181,10 @@ void widen_tile(const uint8_t* tile, int64_t k, uint8_t* panel) {
   const uint8_t* const scales = tile + kTile / 2 * k;
   PanelBlock* out = reinterpret_cast<PanelBlock*>(panel);
   for (int64_t b = 0; b < k / kBlock; ++b, ++out) {
+    NIBBLE_UNROLL
     for (int h = 0; h < 2; ++h) {
       const Widened w = widen_codes(tile, b, h);
+      NIBBLE_UNROLL
       for (int i = 0; i < 4; ++i) {
         _mm256_storeu_si256(reinterpret_cast<__m256i*>(out->codes[i] + 32 * h), w.step[i]);
       }
@@ -195,15 +211,20 @@ void multiply_panel(const TileBlock& block) {
   for (int64_t b = 0; b < block.k / kBlock; ++b, ++w, a += kTokens) {
     __m256 sum[2][kTokens];
     panel_sums<kTokens>(*w, a, sum);
+    NIBBLE_UNROLL
     for (int t = 0; t < kTokens; ++t) {
       const __m256 a_scale = _mm256_broadcast_ss(&a[t].scale);
+      NIBBLE_UNROLL
       for (int h = 0; h < 2; ++h) {
         const __m256 scale = _mm256_mul_ps(a_scale, _mm256_loadu_ps(w->scales + 8 * h));
         acc[h][t] = _mm256_fmadd_ps(sum[h][t], scale, acc[h][t]);
       }
     }
   }
-  for (int h = 0; h < 2 && 8 * h < block.rows; ++h) {
+  NIBBLE_UNROLL
+  for (int h = 0; h < 2; ++h) {
+    if (8 * h >= block.rows) break;
+    NIBBLE_UNROLL
     for (int t = 0; t < kTokens; ++t) store(block, t, 8 * h, acc[h][t]);
   }
 }

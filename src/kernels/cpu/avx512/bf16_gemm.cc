@@ -1,6 +1,7 @@
 // bf16 activations with vdpbf16ps: weights widened once per call and tile, 32 rows x 12 tokens in
 // registers, which is what keeps the multipliers busy from four tokens on.
 #include "kernels/cpu/avx512/bf16_panel.h"
+#include "kernels/cpu/unroll.h"
 
 namespace nibble::cpu::avx512 {
 namespace {
@@ -24,17 +25,22 @@ void multiply_panel(const TileBlock& block) {
   __m512 acc[kTiles][kTokens] = {};
   for (int64_t pair = 0; pair < block.k / 2; ++pair, a += 4 * kTokens) {
     __m512bh w[kTiles];
+    NIBBLE_UNROLL
     for (int i = 0; i < kTiles; ++i) {
       w[i] = (__m512bh)_mm512_loadu_si512(block.b + i * block.b_stride + pair * kPairBytes);
     }
+    NIBBLE_UNROLL
     for (int t = 0; t < kTokens; ++t) {
       int32_t word;
       __builtin_memcpy(&word, a + 4 * t, sizeof(word));
       const __m512bh x = (__m512bh)_mm512_set1_epi32(word);
+      NIBBLE_UNROLL
       for (int i = 0; i < kTiles; ++i) acc[i][t] = _mm512_dpbf16_ps(acc[i][t], w[i], x);
     }
   }
+  NIBBLE_UNROLL
   for (int i = 0; i < kTiles; ++i) {
+    NIBBLE_UNROLL
     for (int t = 0; t < kTokens; ++t) store_rows(block, t, 16 * i, acc[i][t]);
   }
 }

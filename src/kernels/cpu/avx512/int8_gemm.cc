@@ -5,6 +5,7 @@
 #include <immintrin.h>
 
 #include "kernels/cpu/tile_loops.h"
+#include "kernels/cpu/unroll.h"
 
 namespace nibble::cpu::avx512 {
 namespace {
@@ -60,19 +61,21 @@ __m512 widen_scales(const uint8_t* p) {
   return _mm512_mul_ps(_mm512_castsi512_ps(s), _mm512_set1_ps(0.5f));
 }
 
-// kTiles tiles against kTokens.
+// kTiles tiles from `first_tile` on against kTokens.
 template <WeightFormat kFormat, int kTokens, int kTiles>
-void multiply_tile(const TileBlock& block) {
+void multiply_tile(const TileBlock& block, int first_tile) {
   constexpr int kShift = kFormat == WeightFormat::kMxfp4 ? 1 : 0;  // int8 blocks per scale, log2
   // vpermb looks at six bits: with the table four times over, a code needs no mask.
   const __m512i table = _mm512_broadcast_i32x4(_mm_setr_epi8(12, 13, 14, 15, 16, 18, 20, 24,  //
                                                              12, 11, 10, 9, 8, 6, 4, 0));
-  const uint8_t* const scales = block.b + kTile / 2 * block.k;
+  const uint8_t* const tiles = block.b + first_tile * block.b_stride;
+  const uint8_t* const scales = tiles + kTile / 2 * block.k;
   const ActBlock* a = reinterpret_cast<const ActBlock*>(block.a);
   __m512 acc[kTiles][kTokens] = {};
   for (int64_t b = 0; b < block.k / kBlock; ++b, a += kTokens) {
+    NIBBLE_UNROLL
     for (int i = 0; i < kTiles; ++i) {
-      const uint8_t* const codes = block.b + i * block.b_stride + b * 128;
+      const uint8_t* const codes = tiles + i * block.b_stride + b * 128;
       const __m512i x0 = _mm512_loadu_si512(codes);
       const __m512i x1 = _mm512_loadu_si512(codes + 64);
       const __m512i w[4] = {_mm512_permutexvar_epi8(x0, table),
@@ -81,8 +84,10 @@ void multiply_tile(const TileBlock& block) {
                             _mm512_permutexvar_epi8(_mm512_srli_epi16(x1, 4), table)};
       const __m512 scale =
           widen_scales<kFormat>(scales + i * block.b_stride + (b >> kShift) * kTile);
+      NIBBLE_UNROLL
       for (int t = 0; t < kTokens; ++t) {
         __m512i sum = broadcast(&a[t].start);
+        NIBBLE_UNROLL
         for (int j = 0; j < 4; ++j) {
           sum = _mm512_dpbusd_epi32(sum, w[j], broadcast(a[t].codes + 4 * j));
         }
@@ -91,10 +96,12 @@ void multiply_tile(const TileBlock& block) {
       }
     }
   }
+  NIBBLE_UNROLL
   for (int i = 0; i < kTiles; ++i) {
-    const int first = i * kTile;
+    const int first = (first_tile + i) * kTile;
     const int rows = block.rows - first;
     const __mmask16 mask = static_cast<__mmask16>(rows >= kTile ? 0xFFFF : (1 << rows) - 1);
+    NIBBLE_UNROLL
     for (int t = 0; t < kTokens; ++t) {
       __m512 x = _mm512_mul_ps(acc[i][t], _mm512_loadu_ps(block.alpha + first));
       if (block.c != nullptr) {
@@ -110,9 +117,12 @@ void multiply_tile_of(const TileBlock& block) {
   if constexpr (kTokens > 1) {
     if (block.tokens < kTokens) return multiply_tile_of<kFormat, kTokens - 1>(block);
   }
-  // Two tiles at once share the loads of the activations and hide each other's latency.
-  if (block.tiles == 2) return multiply_tile<kFormat, kTokens, 2>(block);
-  multiply_tile<kFormat, kTokens, 1>(block);
+  // Two tiles at once share the loads of the activations and hide each other's latency, as long as
+  // their sums and codes fit the registers.
+  if constexpr (kTokens <= 3) {
+    if (block.tiles == 2) return multiply_tile<kFormat, kTokens, 2>(block, 0);
+  }
+  for (int i = 0; i < block.tiles; ++i) multiply_tile<kFormat, kTokens, 1>(block, i);
 }
 
 void multiply(const TileBlock& block) {

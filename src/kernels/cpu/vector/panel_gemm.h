@@ -4,6 +4,7 @@
 #pragma once
 
 #include "kernels/cpu/tile_loops.h"
+#include "kernels/cpu/unroll.h"
 
 namespace nibble::cpu {
 namespace {
@@ -61,6 +62,7 @@ void widen_panel(WeightFormat format, const uint8_t* tile, int64_t k, uint8_t* p
 template <int kTokens>
 void multiply_panel(const TileBlock& block) {
   const float* b[kPanelVecs];
+  NIBBLE_UNROLL
   for (int v = 0; v < kPanelVecs; ++v) {
     const int row = v * Vec::kWidth;
     // Where there is no second tile the first one stands in; nothing of it is stored.
@@ -71,16 +73,21 @@ void multiply_panel(const TileBlock& block) {
   Vec::F acc[kPanelVecs][kTokens] = {};
   for (int64_t k = 0; k < block.k; ++k, a += kTokens) {
     Vec::F w[kPanelVecs];
+    NIBBLE_UNROLL
     for (int v = 0; v < kPanelVecs; ++v) w[v] = Vec::load(b[v] + k * kPanelRows);
+    NIBBLE_UNROLL
     for (int t = 0; t < kTokens; ++t) {
       const Vec::F x = Vec::set1(a[t]);
+      NIBBLE_UNROLL
       for (int v = 0; v < kPanelVecs; ++v) acc[v][t] = Vec::fma(w[v], x, acc[v][t]);
     }
   }
+  NIBBLE_UNROLL
   for (int v = 0; v < kPanelVecs; ++v) {
     const int first = v * Vec::kWidth;
     const int64_t rows = block.rows - first;
     if (rows <= 0) break;
+    NIBBLE_UNROLL
     for (int t = 0; t < kTokens; ++t) {
       Vec::F x = Vec::mul(acc[v][t], Vec::load(block.alpha + first));
       if (block.c != nullptr) {

@@ -3,6 +3,7 @@
 #pragma once
 
 #include "kernels/cpu/row_loops.h"
+#include "kernels/cpu/unroll.h"
 
 namespace nibble::cpu {
 namespace {
@@ -21,18 +22,23 @@ Vec::F load_weights(const uint8_t* row, int64_t k) {
 template <WeightFormat kFormat, int kTokens>
 void multiply_rows(const RowBlock& block) {
   const uint8_t* b[kRowBlockRows];
+  NIBBLE_UNROLL
   for (int r = 0; r < kRowBlockRows; ++r) {
     b[r] = block.b + (r < block.rows ? r : block.rows - 1) * block.b_stride;
   }
   Vec::F acc[kTokens][kRowBlockRows] = {};
   for (int64_t k = 0; k < block.k; k += Vec::kWidth) {
     Vec::F x[kTokens];
+    NIBBLE_UNROLL
     for (int t = 0; t < kTokens; ++t) x[t] = Vec::load(block.a + t * block.a_stride + k);
+    NIBBLE_UNROLL
     for (int r = 0; r < kRowBlockRows; ++r) {
       const Vec::F w = load_weights<kFormat>(b[r], k);
+      NIBBLE_UNROLL
       for (int t = 0; t < kTokens; ++t) acc[t][r] = Vec::fma(w, x[t], acc[t][r]);
     }
   }
+  NIBBLE_UNROLL
   for (int t = 0; t < kTokens; ++t) {
     _mm_storeu_ps(block.out + t * kRowBlockRows,
                   Vec::sum4(acc[t][0], acc[t][1], acc[t][2], acc[t][3]));
