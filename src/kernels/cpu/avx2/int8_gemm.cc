@@ -5,6 +5,13 @@
 namespace nibble::cpu::avx2 {
 namespace {
 
+// sum + product, here and now: a compiler that is free to regroup these sums runs out of registers.
+__m256i add_in_order(__m256i sum, __m256i product) {
+  sum = _mm256_add_epi16(sum, product);
+  asm("" : "+x"(sum));
+  return sum;
+}
+
 // -12 times the sum over k % 4 in {0, 1} (low half) and {2, 3}: what either 16-bit lane sees.
 int32_t start_of(__m128i codes) {
   __m128i pairs = _mm_maddubs_epi16(_mm_set1_epi8(1), codes);

@@ -38,13 +38,6 @@ __m256i broadcast(const void* p) {
   return _mm256_set1_epi32(word);
 }
 
-// sum + product, here and now: a compiler that is free to regroup these sums runs out of registers.
-__m256i add_in_order(__m256i sum, __m256i product) {
-  sum = _mm256_add_epi16(sum, product);
-  asm("" : "+x"(sum));
-  return sum;
-}
-
 float quantize(const float* x, __m128i& codes) {
   const __m256 x0 = _mm256_loadu_ps(x);
   const __m256 x1 = _mm256_loadu_ps(x + 8);
