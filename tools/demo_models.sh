@@ -27,6 +27,6 @@ fi
 if ! is_current "$MODEL_NVFP4" "$PROGRAM" "$MODEL_BF16.stamp"; then
   step "Quantize to NVFP4"
   rm -rf "$MODEL_NVFP4"
-  "$PROGRAM" quantize "$MODEL_BF16" "$MODEL_NVFP4" --format nvfp4
+  "$PROGRAM" quantize "$MODEL_BF16" "$MODEL_NVFP4" --format nvfp4 --quiet
   sha256sum "$PROGRAM" "$MODEL_BF16.stamp" >"$MODEL_NVFP4.stamp"
 fi

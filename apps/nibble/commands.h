@@ -2,8 +2,11 @@
 // `run` to its body when the user picks it; the body returns the exit code.
 #pragma once
 
-#include <CLI/CLI.hpp>
 #include <functional>
+
+namespace CLI {
+class App;
+}
 
 namespace nibble::app {
 

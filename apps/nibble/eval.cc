@@ -2,11 +2,14 @@
 
 #include <fmt/format.h>
 
+#include <CLI/CLI.hpp>
 #include <memory>
+#include <nlohmann/json.hpp>
 
 #include "nibble/commands.h"
 #include "nibble/options.h"
 #include "nibble/progress.h"
+#include "nibble/text_generator.h"
 
 namespace nibble::app {
 namespace {

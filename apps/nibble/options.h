@@ -1,12 +1,14 @@
 // Options that several commands share, and small things about the process.
 #pragma once
 
-#include <CLI/CLI.hpp>
-#include <nlohmann/json.hpp>
+#include <nlohmann/json_fwd.hpp>
 #include <string>
 
 #include "nibble/engine.h"
-#include "nibble/text_generator.h"
+
+namespace CLI {
+class App;
+}
 
 namespace nibble::app {
 

@@ -1,14 +1,17 @@
 #include <fmt/format.h>
 #include <unistd.h>
 
+#include <CLI/CLI.hpp>
 #include <cstdio>
 #include <iostream>
+#include <nlohmann/json.hpp>
 #include <string>
 #include <vector>
 
 #include "nibble/commands.h"
 #include "nibble/error.h"
 #include "nibble/options.h"
+#include "nibble/text_generator.h"
 
 namespace nibble::app {
 namespace {
