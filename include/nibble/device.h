@@ -29,7 +29,7 @@ struct DeviceInfo {
   int index = 0;
   std::string name;
   CpuFeatures cpu;
-  int threads = 1;              // kCpu: threads that share one op
+  int threads = 1;              // of the pool; kCpu: that share one op
   int sm = 0;                   // kCuda: 90 for H100/H200, 120 for RTX 50, ...
   int num_sms = 0;              // kCuda
   double bandwidth_gbps = 0.0;  // kCuda: DRAM read, from the card's clocks and bus width
@@ -51,23 +51,33 @@ class Device {
   // "op=name,op=name". Throws kInvalidArgument, listing the known ones, for an unknown op or name.
   static Device cpu(int threads = 0, std::string_view force_impl = {});
 
+  // CUDA device `index`, with a stream of its own that ops are put in order on. Throws kDevice
+  // where this machine or this build of Nibble has no such device.
+  static Device cuda(int index = 0, std::string_view force_impl = {});
+
   const DeviceInfo& info() const { return *info_; }
-  Stream stream() const { return {info_->kind, pool_.get(), nullptr}; }
+  Stream stream() const { return {info_->kind, pool_.get(), cuda_stream_}; }
   ThreadPool& pool() const { return *pool_; }
 
   // The implementation that was forced for this op, or empty.
   std::string_view forced_impl(std::string_view op) const;
 
+  // Waits until what was put on the stream is done, and throws kDevice if it went wrong. A CPU's
+  // ops are done when they return.
+  void synchronize() const;
+
   // Scratch memory that the device's ops take turns with. reserve grows it; both are for plans.
+  // What workspace() gave stays valid as long as the device: a captured graph may hold it.
   void reserve_workspace(size_t bytes) const;
   void* workspace() const;
 
  private:
   struct State;
-  Device() = default;
+  Device(DeviceInfo info, int threads, std::string_view force_impl);
   std::shared_ptr<const DeviceInfo> info_;
   std::shared_ptr<ThreadPool> pool_;
   std::shared_ptr<State> state_;
+  void* cuda_stream_ = nullptr;  // state_'s
 };
 
 }  // namespace nibble

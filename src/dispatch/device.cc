@@ -3,9 +3,12 @@
 #include <algorithm>
 #include <cstdlib>
 #include <map>
+#include <optional>
 #include <string>
+#include <vector>
 
 #include "base/check.h"
+#include "base/cuda.h"
 #include "base/env.h"
 #include "base/thread_pool.h"
 #include "dispatch/cpu_features.h"
@@ -45,28 +48,57 @@ ForcedImpls parse_forced(std::string_view text) {
   return forced;
 }
 
-constexpr size_t kWorkspaceAlignment = 64;
+constexpr size_t kWorkspaceAlignment = 256;
+
+using Memory = std::shared_ptr<void>;
+
+Memory allocate(const DeviceInfo& device, size_t bytes) {
+  if (device.kind == DeviceKind::kCuda) {
+    auto buffer = std::make_shared<cuda::Buffer>(device.index, bytes);
+    return {buffer, buffer->get()};
+  }
+  void* memory = std::aligned_alloc(kWorkspaceAlignment, bytes);
+  NIBBLE_CHECK(memory, ErrorCode::kDevice, "can't allocate {} bytes of workspace", bytes);
+  return {memory, &std::free};
+}
 
 }  // namespace
 
 struct Device::State {
   ForcedImpls forced;
-  std::unique_ptr<void, decltype(&std::free)> workspace{nullptr, &std::free};
-  size_t workspace_bytes = 0;
+  std::optional<cuda::Stream> stream;
+  std::vector<Memory> workspaces;  // the last is the current one
+  size_t workspace_bytes = 0;      // of the last
 };
 
+Device::Device(DeviceInfo info, int threads, std::string_view force_impl)
+    : pool_(std::make_shared<ThreadPool>(threads)), state_(std::make_shared<State>()) {
+  state_->forced = parse_forced(force_impl.empty() ? env("NIBBLE_FORCE_IMPL").value_or("")
+                                                   : std::string(force_impl));
+  info.threads = pool_->size();
+  if (info.kind == DeviceKind::kCuda) {
+    cuda_stream_ = state_->stream.emplace(info.index).get();
+  }
+  info_ = std::make_shared<const DeviceInfo>(std::move(info));
+}
+
 Device Device::cpu(int threads, std::string_view force_impl) {
-  Device device;
-  device.state_ = std::make_shared<State>();
-  device.state_->forced = parse_forced(force_impl.empty() ? env("NIBBLE_FORCE_IMPL").value_or("")
-                                                          : std::string(force_impl));
-  device.pool_ = std::make_shared<ThreadPool>(threads);
   DeviceInfo info;
   info.name = cpu_name();
   info.cpu = detect_cpu_features();
-  info.threads = device.pool_->size();
-  device.info_ = std::make_shared<const DeviceInfo>(std::move(info));
-  return device;
+  return Device(std::move(info), threads, force_impl);
+}
+
+Device Device::cuda(int index, std::string_view force_impl) {
+  cuda::Properties properties = cuda::properties(index);
+  DeviceInfo info;
+  info.kind = DeviceKind::kCuda;
+  info.index = index;
+  info.name = std::move(properties.name);
+  info.sm = properties.sm;
+  info.num_sms = properties.num_sms;
+  info.bandwidth_gbps = properties.bandwidth_gbps;
+  return Device(std::move(info), 0, force_impl);
 }
 
 std::string_view Device::forced_impl(std::string_view op) const {
@@ -74,15 +106,23 @@ std::string_view Device::forced_impl(std::string_view op) const {
   return it == state_->forced.end() ? std::string_view() : it->second;
 }
 
-void Device::reserve_workspace(size_t bytes) const {
-  if (bytes <= state_->workspace_bytes) return;
-  bytes = (bytes + kWorkspaceAlignment - 1) / kWorkspaceAlignment * kWorkspaceAlignment;
-  state_->workspace.reset(std::aligned_alloc(kWorkspaceAlignment, bytes));
-  state_->workspace_bytes = state_->workspace ? bytes : 0;
-  NIBBLE_CHECK(state_->workspace, ErrorCode::kDevice, "can't allocate {} bytes of workspace",
-               bytes);
+void Device::synchronize() const {
+  if (cuda_stream_ != nullptr) cuda::synchronize(cuda_stream_);
 }
 
-void* Device::workspace() const { return state_->workspace.get(); }
+// Outgrown blocks are kept. Each is at least twice the one before, so they add up to less than the
+// current one.
+void Device::reserve_workspace(size_t bytes) const {
+  State& s = *state_;
+  if (bytes <= s.workspace_bytes) return;
+  bytes = std::max(bytes, 2 * s.workspace_bytes);
+  bytes = (bytes + kWorkspaceAlignment - 1) / kWorkspaceAlignment * kWorkspaceAlignment;
+  s.workspaces.push_back(allocate(*info_, bytes));
+  s.workspace_bytes = bytes;
+}
+
+void* Device::workspace() const {
+  return state_->workspaces.empty() ? nullptr : state_->workspaces.back().get();
+}
 
 }  // namespace nibble

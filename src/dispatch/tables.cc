@@ -1,6 +1,7 @@
 #include "dispatch/tables.h"
 
 #include "kernels/cpu/list.h"
+#include "kernels/cuda/list.h"
 #include "kernels/ref/list.h"
 
 namespace nibble {
@@ -8,7 +9,7 @@ namespace {
 
 // The one place that knows every backend.
 const KernelList* backends(size_t& count) {
-  static const KernelList lists[] = {cpu::kernels(), ref::kernels()};
+  static const KernelList lists[] = {cuda::kernels(), cpu::kernels(), ref::kernels()};
   count = std::size(lists);
   return lists;
 }

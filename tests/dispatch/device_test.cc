@@ -48,6 +48,33 @@ TEST(Device, EveryTableEndsWithTheReference) {
   }
 }
 
+// This many devices no machine has: with and without CUDA, with and without a driver, it is
+// refused.
+TEST(Device, ACudaDeviceThatIsNotThereIsATypedError) {
+  try {
+    Device::cuda(1 << 20);
+    FAIL();
+  } catch (const Error& e) {
+    EXPECT_EQ(e.code(), ErrorCode::kDevice);
+    EXPECT_THAT(e.what(), HasSubstr("no CUDA device"));
+  }
+}
+
+TEST(Device, OutgrownWorkspaceStaysValid) {
+  const Device device = Device::cpu(1);
+  EXPECT_EQ(device.workspace(), nullptr);
+  device.reserve_workspace(100);
+  auto* first = static_cast<uint8_t*>(device.workspace());
+  first[99] = 7;
+  device.reserve_workspace(100'000);
+  auto* second = static_cast<uint8_t*>(device.workspace());
+  EXPECT_NE(first, second);
+  second[99'999] = 1;
+  EXPECT_EQ(first[99], 7);
+  device.reserve_workspace(1000);
+  EXPECT_EQ(device.workspace(), second);
+}
+
 TEST(ForceImpl, Bites) {
   EXPECT_THAT(trace_of_norm(Device::cpu(1)), testing::Not(HasSubstr("ref_rms_norm")));
   EXPECT_THAT(trace_of_norm(Device::cpu(1, "rms_norm=ref_rms_norm")),

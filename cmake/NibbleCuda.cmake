@@ -1,0 +1,46 @@
+# CUDA where it is there and wanted. NIBBLE_HAVE_CUDA tells the CMakeLists which list.cc to build;
+# no C++ source outside of src/base and src/kernels asks.
+set(NIBBLE_CUDA AUTO CACHE STRING "Build the CUDA backends: AUTO (where nvcc is found), ON or OFF")
+set_property(CACHE NIBBLE_CUDA PROPERTY STRINGS AUTO ON OFF)
+
+set(NIBBLE_HAVE_CUDA OFF)
+if(NIBBLE_CUDA STREQUAL AUTO)
+  find_package(CUDAToolkit 12.8 QUIET)
+  set(NIBBLE_HAVE_CUDA ${CUDAToolkit_FOUND})
+elseif(NIBBLE_CUDA)
+  find_package(CUDAToolkit 12.8 REQUIRED)
+  set(NIBBLE_HAVE_CUDA ON)
+endif()
+
+if(NIBBLE_HAVE_CUDA)
+  if(CCACHE AND NOT CMAKE_CUDA_COMPILER_LAUNCHER)
+    set(CMAKE_CUDA_COMPILER_LAUNCHER ${CCACHE})
+  endif()
+  if(NOT CMAKE_CUDA_COMPILER)
+    set(CMAKE_CUDA_COMPILER ${CUDAToolkit_NVCC_EXECUTABLE})
+  endif()
+  set(CMAKE_CUDA_ARCHITECTURES OFF)  # every source names its own
+  enable_language(CUDA)
+  set(CMAKE_CUDA_STANDARD 20)
+  set(CMAKE_CUDA_STANDARD_REQUIRED ON)
+  set(CMAKE_CUDA_EXTENSIONS OFF)
+endif()
+
+# Kernels for every chip that Nibble takes: machine code of an architecture runs on all of its
+# generation (8.0 on 8.6 and 8.9, 12.0 on 12.1), so four cover them and nothing is compiled at start.
+set(NIBBLE_CUDA_PORTABLE 80 90 100 120)
+
+# nibble_cuda_sources(kernels/sm90 ARCHITECTURES 90a SOURCES gemm.cu [FLAGS --fmad=false]) adds CUDA
+# sources to a library. Spills and warnings of every stage are errors. Sources include headers
+# without fmt only: nvcc does not compile fmt 9 as C++20, and it is slow to read.
+function(nibble_cuda_sources name)
+  cmake_parse_arguments(ARG "" "" "SOURCES;ARCHITECTURES;FLAGS" ${ARGN})
+  string(REPLACE "/" "_" target "nibble_${name}")
+  set(flags -Werror=all-warnings -Xptxas=-warn-spills,--warning-as-error -Xcompiler=-Wall,-Wextra
+            -Xfatbin=-compress-all ${ARG_FLAGS})
+  foreach(arch ${ARG_ARCHITECTURES})
+    list(APPEND flags -gencode=arch=compute_${arch},code=sm_${arch})
+  endforeach()
+  target_sources(${target} PRIVATE ${ARG_SOURCES})
+  set_source_files_properties(${ARG_SOURCES} PROPERTIES COMPILE_OPTIONS "${flags}")
+endfunction()

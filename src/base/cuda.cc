@@ -1,0 +1,121 @@
+#include "base/cuda.h"
+
+#include "base/check.h"
+#include "base/cuda_check.h"
+
+namespace nibble::cuda {
+namespace {
+
+cudaStream_t stream_of(void* stream) { return static_cast<cudaStream_t>(stream); }
+cudaEvent_t event_of(void* event) { return static_cast<cudaEvent_t>(event); }
+
+int attribute(cudaDeviceAttr which, int device) {
+  int value = 0;
+  NIBBLE_CUDA_CHECK(cudaDeviceGetAttribute(&value, which, device));
+  return value;
+}
+
+}  // namespace
+
+void fail_cuda(const char* what, cudaError_t status) {
+  cudaGetLastError();  // what is reported here must not be reported by the next call again
+  fail(ErrorCode::kDevice, "{}: {} ({})", what, cudaGetErrorString(status),
+       cudaGetErrorName(status));
+}
+
+Properties properties(int device) {
+  int count = 0;
+  const cudaError_t status = cudaGetDeviceCount(&count);
+  if (status != cudaSuccess) {
+    cudaGetLastError();
+    fail(ErrorCode::kDevice, "no CUDA device: {} ({})", cudaGetErrorString(status),
+         cudaGetErrorName(status));
+  }
+  NIBBLE_CHECK(device >= 0 && device < count, ErrorCode::kDevice,
+               "no CUDA device {}: this machine has {}", device, count);
+  cudaDeviceProp prop;
+  NIBBLE_CUDA_CHECK(cudaGetDeviceProperties(&prop, device));
+  const double clock_hz = 1e3 * attribute(cudaDevAttrMemoryClockRate, device);
+  const double bus_bytes = attribute(cudaDevAttrGlobalMemoryBusWidth, device) / 8.0;
+  return {prop.name, prop.major * 10 + prop.minor, prop.multiProcessorCount,
+          2 * clock_hz * bus_bytes / 1e9};
+}
+
+int set_device(int device) {
+  int before = 0;
+  NIBBLE_CUDA_CHECK(cudaGetDevice(&before));
+  if (before != device) NIBBLE_CUDA_CHECK(cudaSetDevice(device));
+  return before;
+}
+
+void restore_device(int device) noexcept {
+  int current = 0;
+  if (cudaGetDevice(&current) == cudaSuccess && current != device) cudaSetDevice(device);
+}
+
+void* new_memory(int device, size_t bytes) {
+  const DeviceScope scope(device);
+  void* memory = nullptr;
+  const cudaError_t status = cudaMalloc(&memory, bytes);
+  if (status == cudaErrorMemoryAllocation) {
+    cudaGetLastError();
+    size_t free = 0, total = 0;
+    NIBBLE_CUDA_CHECK(cudaMemGetInfo(&free, &total));
+    fail(ErrorCode::kDevice, "out of memory: {} bytes asked of CUDA device {}, {} of {} are free",
+         bytes, device, free, total);
+  }
+  check(status, "cudaMalloc");
+  return memory;
+}
+
+// A destructor can't report: what a broken context refuses here, the next checked call says.
+void delete_memory(int, void* memory) noexcept { cudaFree(memory); }
+
+void* new_stream(int device) {
+  const DeviceScope scope(device);
+  cudaStream_t stream = nullptr;
+  NIBBLE_CUDA_CHECK(cudaStreamCreateWithFlags(&stream, cudaStreamNonBlocking));
+  return stream;
+}
+
+void delete_stream(int, void* stream) noexcept { cudaStreamDestroy(stream_of(stream)); }
+
+void* new_event(int device) {
+  const DeviceScope scope(device);
+  cudaEvent_t event = nullptr;
+  NIBBLE_CUDA_CHECK(cudaEventCreate(&event));
+  return event;
+}
+
+void delete_event(int, void* event) noexcept { cudaEventDestroy(event_of(event)); }
+
+void copy(void* dst, const void* src, size_t bytes, void* stream) {
+  NIBBLE_CUDA_CHECK(cudaMemcpyAsync(dst, src, bytes, cudaMemcpyDefault, stream_of(stream)));
+}
+
+void fill(void* dst, uint8_t value, size_t bytes, void* stream) {
+  NIBBLE_CUDA_CHECK(cudaMemsetAsync(dst, value, bytes, stream_of(stream)));
+}
+
+void record(void* event, void* stream) {
+  NIBBLE_CUDA_CHECK(cudaEventRecord(event_of(event), stream_of(stream)));
+}
+
+void synchronize(void* stream) { NIBBLE_CUDA_CHECK(cudaStreamSynchronize(stream_of(stream))); }
+
+double milliseconds(void* begin_event, void* end_event) {
+  NIBBLE_CUDA_CHECK(cudaEventSynchronize(event_of(end_event)));
+  float elapsed = 0;
+  NIBBLE_CUDA_CHECK(cudaEventElapsedTime(&elapsed, event_of(begin_event), event_of(end_event)));
+  return elapsed;
+}
+
+int device_of(const void* p) {
+  cudaPointerAttributes attributes;
+  NIBBLE_CUDA_CHECK(cudaPointerGetAttributes(&attributes, p));
+  return attributes.type == cudaMemoryTypeDevice || attributes.type == cudaMemoryTypeManaged
+             ? attributes.device
+             : -1;
+}
+
+}  // namespace nibble::cuda

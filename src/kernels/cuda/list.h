@@ -1,0 +1,9 @@
+#pragma once
+
+#include "ops/kernel_list.h"
+
+namespace nibble::cuda {
+
+KernelList kernels();
+
+}  // namespace nibble::cuda
