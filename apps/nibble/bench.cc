@@ -77,6 +77,7 @@ void add_bench(CLI::App& app, Command& command) {
   c.add_option("--repeats", options->model.repeats, "Repeats of which the median counts")
       ->check(CLI::PositiveNumber)
       ->capture_default_str();
+  add_activation(c, "--activation", options->model.engine.activation, kActivationHelp);
   c.add_option("--threads", options->threads, "CPU threads (0: every core)")
       ->check(CLI::Range(0, 1024));
   c.add_flag("--json", options->json, "Print one JSON object on stdout");

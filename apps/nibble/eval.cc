@@ -16,7 +16,7 @@ namespace {
 
 struct EvalOptions : ModelOptions {
   std::string text, against;
-  std::string against_activation = "auto";
+  std::optional<ActivationMode> against_activation;
   std::string against_impl;
   int64_t max_tokens = 0;
 };
@@ -31,10 +31,10 @@ int run(const EvalOptions& options) {
   Engine model = Engine::load(options.model, device, options.engine());
   std::optional<Engine> against;
   if (!options.against.empty()) {
-    ModelOptions other = options;
+    EngineOptions other = options.engine();
     other.activation = options.against_activation;
-    against = Engine::load(options.against, Device::cpu(options.threads, options.against_impl),
-                           other.engine());
+    against =
+        Engine::load(options.against, Device::cpu(options.threads, options.against_impl), other);
   }
   EvalResult result;
   {
@@ -68,8 +68,8 @@ void add_eval(CLI::App& app, Command& command) {
   c.add_option("--text", options->text, "Text file")->required();
   c.add_option("--against", options->against,
                "Another checkpoint with the same vocabulary: adds KL divergence and same-top-1");
-  c.add_option("--against-activation", options->against_activation,
-               "The other's --activation; auto is the device's default");
+  add_activation(c, "--against-activation", options->against_activation,
+                 "The other's --activation");
   c.add_option("--against-impl", options->against_impl,
                "The other's NIBBLE_FORCE_IMPL, e.g. gemm=ref_gemm");
   c.add_option("--max-tokens", options->max_tokens, "Use the text's first tokens (0: all)")

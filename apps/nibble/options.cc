@@ -21,34 +21,36 @@ namespace {
 
 volatile std::sig_atomic_t interrupts = 0;
 
-std::vector<std::string> activation_names() {
-  std::vector<std::string> names = {"auto"};
-  for (const ActivationMode mode : kActivationModes) names.emplace_back(to_string(mode));
-  return names;
-}
-
 }  // namespace
+
+void add_activation(CLI::App& command, const char* name, std::optional<ActivationMode>& activation,
+                    const char* help) {
+  std::vector<std::string> words = {"auto"};
+  for (const ActivationMode mode : kActivationModes) words.emplace_back(to_string(mode));
+  command
+      .add_option_function<std::string>(
+          name,
+          [&activation](const std::string& word) {
+            for (const ActivationMode mode : kActivationModes) {
+              if (word == to_string(mode)) activation = mode;
+            }
+          },
+          help)
+      ->check(CLI::IsMember(words));
+}
 
 void ModelOptions::add_to(CLI::App& command) {
   command.add_option("model", model, "Model folder (config.json, *.safetensors)")->required();
   command.add_option("--threads", threads, "CPU threads (0: every core this process may use)")
       ->check(CLI::Range(0, 1024));
-  command
-      .add_option("--activation", activation,
-                  "What GEMMs do to activations; auto is the device's default")
-      ->check(CLI::IsMember(activation_names()));
+  add_activation(command, "--activation", activation, kActivationHelp);
   command.add_option("--context", context, "Context length (0: the model's)")
       ->check(CLI::NonNegativeNumber);
   command.add_flag("--json", json, "Print one JSON object on stdout");
 }
 
 EngineOptions ModelOptions::engine() const {
-  EngineOptions options;
-  options.context = context;
-  for (const ActivationMode mode : kActivationModes) {
-    if (activation == to_string(mode)) options.activation = mode;
-  }
-  return options;
+  return {.activation = activation, .context = context};
 }
 
 double seconds_now() {

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <nlohmann/json_fwd.hpp>
+#include <optional>
 #include <string>
 
 #include "nibble/engine.h"
@@ -12,9 +13,15 @@ class App;
 
 namespace nibble::app {
 
+// An option that takes the word of an activation mode; "auto" leaves the mode unset.
+void add_activation(CLI::App& command, const char* name, std::optional<ActivationMode>& activation,
+                    const char* help);
+inline constexpr const char* kActivationHelp =
+    "What GEMMs do to activations; auto is the device's default";
+
 struct ModelOptions {
   std::string model;
-  std::string activation = "auto";
+  std::optional<ActivationMode> activation;
   int threads = 0;
   int64_t context = 0;
   bool json = false;
