@@ -18,9 +18,6 @@ configure cpu build/cpu -DNIBBLE_TESTS=ON
 ninja -C build -j "$jobs"
 tools/demo_models.sh
 
-step "clang-tidy"
-"$PYTHON" tools/tidy.py
-
 step "ASan and UBSan build"
 configure asan build/asan
 ninja -C build/asan -j "$jobs"

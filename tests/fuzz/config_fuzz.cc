@@ -1,9 +1,11 @@
-// Any text is a config or a nibble::Error, and so is looking up any module in it. A line of dashes
+// Any text is a quantization config and a model config or a nibble::Error, and so is looking up any
+// module in it. A line of dashes
 // parts config.json from hf_quant_config.json, and that from a module name.
 #include <cstdint>
 #include <string_view>
 
 #include "checkpoint/config.h"
+#include "models/config.h"
 #include "nibble/error.h"
 
 extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
@@ -23,6 +25,14 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
       config.find(name);
       config.may_be_plain(name);
     }
+  } catch (const nibble::Error&) {
+  }
+  try {
+    nibble::parse_model_config(config_json, "fuzz/config.json");
+  } catch (const nibble::Error&) {
+  }
+  try {
+    nibble::parse_generation_eos(config_json, "fuzz/generation_config.json");
   } catch (const nibble::Error&) {
   }
   return 0;
