@@ -21,14 +21,11 @@ if(NIBBLE_HAVE_CUDA)
   endif()
   set(CMAKE_CUDA_ARCHITECTURES OFF)  # every source names its own
   enable_language(CUDA)
-  set(CMAKE_CUDA_STANDARD 20)
-  set(CMAKE_CUDA_STANDARD_REQUIRED ON)
-  set(CMAKE_CUDA_EXTENSIONS OFF)
 endif()
 
 # Kernels for every chip that Nibble takes: machine code of an architecture runs on all of its
 # generation (8.0 on 8.6 and 8.9, 12.0 on 12.1), so four cover them and nothing is compiled at start.
-set(NIBBLE_CUDA_PORTABLE 80 90 100 120)
+set(NIBBLE_CUDA_PORTABLE 80 90 100 120 CACHE STRING "Architectures of the portable CUDA kernels")
 
 # nibble_cuda_sources(kernels/sm90 ARCHITECTURES 90a SOURCES gemm.cu [FLAGS --fmad=false]) adds CUDA
 # sources to a library. Spills and warnings of every stage are errors. Sources include headers
@@ -36,7 +33,8 @@ set(NIBBLE_CUDA_PORTABLE 80 90 100 120)
 function(nibble_cuda_sources name)
   cmake_parse_arguments(ARG "" "" "SOURCES;ARCHITECTURES;FLAGS" ${ARGN})
   string(REPLACE "/" "_" target "nibble_${name}")
-  set(flags -Werror=all-warnings -Xptxas=-warn-spills,--warning-as-error -Xcompiler=-Wall,-Wextra
+  # CMake 3.25 knows no flag for C++20 in CUDA.
+  set(flags -std=c++20 -Werror=all-warnings -Xptxas=-warn-spills,--warning-as-error -Xcompiler=-Wall,-Wextra
             -Xfatbin=-compress-all ${ARG_FLAGS})
   foreach(arch ${ARG_ARCHITECTURES})
     list(APPEND flags -gencode=arch=compute_${arch},code=sm_${arch})
