@@ -8,6 +8,7 @@
 #include "kernels/cpu/sampling.h"
 #include "kernels/cpu/tile_gemm.h"
 #include "kernels/cpu/tiles.h"
+#include "kernels/cpu/vector_ops.h"
 
 namespace nibble::cpu {
 namespace {
@@ -24,12 +25,20 @@ const GemmImpl kGemms[] = {kPortableGemm};
 #endif
 const QuantizeImpl kQuantizes[] = {kAvx2Quantize, kPortableQuantize};
 const DequantizeImpl kDequantizes[] = {kAvx2Dequantize, kPortableDequantize};
+#if defined(__x86_64__)
+const RmsNormImpl kRmsNorms[] = {kAvx512RmsNorm, kAvx2RmsNorm, kPortableRmsNorm};
+const RopeImpl kRopes[] = {kAvx512Rope, kAvx2Rope, kPortableRope};
+const AttentionImpl kAttentions[] = {kAvx512Attention, kAvx2Attention, kPortableAttention};
+const SiluMulImpl kSiluMuls[] = {kAvx512SiluMul, kAvx2SiluMul, kPortableSiluMul};
+const SamplingImpl kSamplings[] = {kAvx512Sampling, kAvx2Sampling, kPortableSampling};
+#else
 const RmsNormImpl kRmsNorms[] = {kPortableRmsNorm};
 const RopeImpl kRopes[] = {kPortableRope};
 const AttentionImpl kAttentions[] = {kPortableAttention};
 const SiluMulImpl kSiluMuls[] = {kPortableSiluMul};
-const EmbeddingImpl kEmbeddings[] = {kPortableEmbedding};
 const SamplingImpl kSamplings[] = {kPortableSampling};
+#endif
+const EmbeddingImpl kEmbeddings[] = {kPortableEmbedding};
 
 }  // namespace
 

@@ -20,9 +20,10 @@ int32_t largest(const float* logits, int64_t vocab) {
   return static_cast<int32_t>(std::max_element(logits, logits + vocab) - logits);
 }
 
-void launch(const SamplingArgs& args, const KernelConfig&, Stream) {
+}  // namespace
+
+void draw(const SamplingArgs& args, int32_t best) {
   const SamplingDesc& d = args.desc;
-  const int32_t best = largest(args.logits, d.vocab);
   *args.token = best;
   if (d.temperature == 0) return;
 
@@ -72,6 +73,12 @@ void launch(const SamplingArgs& args, const KernelConfig&, Stream) {
     *args.token = c.token;
     target -= weight(c.logit);
   }
+}
+
+namespace {
+
+void launch(const SamplingArgs& args, const KernelConfig&, Stream) {
+  draw(args, largest(args.logits, args.desc.vocab));
 }
 
 Support can_implement(const SamplingDesc&, const DeviceInfo& device) {

@@ -1,0 +1,19 @@
+#include "kernels/cpu/vector_loops.h"
+
+#include "kernels/cpu/avx512/vec.h"
+//
+#include "kernels/cpu/vector/math.h"
+//
+#include "kernels/cpu/vector/attention.h"
+#include "kernels/cpu/vector/elementwise.h"
+
+namespace nibble::cpu::avx512 {
+
+const VectorLoops kVectorLoops = {.rms_norm = rms_norm,
+                                  .rope_factors = rope_factors,
+                                  .rotate = rotate,
+                                  .silu_mul = silu_mul,
+                                  .attend = attend,
+                                  .argmax = argmax};
+
+}  // namespace nibble::cpu::avx512

@@ -1,0 +1,78 @@
+// Norm, rotation, activation and search over rows of fp32. Included after a Vec and vector/math.h.
+#pragma once
+
+namespace nibble::cpu {
+namespace {
+
+void rms_norm(const float* x, const float* weight, int64_t n, float eps, float* y) {
+  Vec::F sum0 = Vec::zero();
+  Vec::F sum1 = Vec::zero();
+  int64_t i = 0;
+  for (; i + 2 * Vec::kWidth <= n; i += 2 * Vec::kWidth) {
+    const Vec::F x0 = Vec::load(x + i);
+    const Vec::F x1 = Vec::load(x + i + Vec::kWidth);
+    sum0 = Vec::fma(x0, x0, sum0);
+    sum1 = Vec::fma(x1, x1, sum1);
+  }
+  for (; i < n; i += Vec::kWidth) {
+    const Vec::F x0 = Vec::load_some(x + i, n - i);
+    sum0 = Vec::fma(x0, x0, sum0);
+  }
+  const float mean = Vec::sum(Vec::add(sum0, sum1)) / static_cast<float>(n);
+  const Vec::F factor = Vec::set1(1.0f / __builtin_sqrtf(mean + eps));
+  for (i = 0; i < n; i += Vec::kWidth) {
+    const Vec::F scaled = Vec::mul(Vec::load_some(x + i, n - i), factor);
+    Vec::store_some(y + i, n - i, Vec::mul(scaled, Vec::load_some(weight + i, n - i)));
+  }
+}
+
+void rope_factors(float position, const float* inv_freq, int64_t n, float factor, float* cos,
+                  float* sin) {
+  for (int64_t i = 0; i < n; i += Vec::kWidth) {
+    Vec::F s, c;
+    sin_cos(Vec::mul(Vec::set1(position), Vec::load_some(inv_freq + i, n - i)), s, c);
+    Vec::store_some(cos + i, n - i, Vec::mul(c, Vec::set1(factor)));
+    Vec::store_some(sin + i, n - i, Vec::mul(s, Vec::set1(factor)));
+  }
+}
+
+void rotate(float* head, int64_t half, const float* cos, const float* sin) {
+  for (int64_t i = 0; i < half; i += Vec::kWidth) {
+    const int64_t n = half - i;
+    const Vec::F a = Vec::load_some(head + i, n);
+    const Vec::F b = Vec::load_some(head + half + i, n);
+    const Vec::F c = Vec::load_some(cos + i, n);
+    const Vec::F s = Vec::load_some(sin + i, n);
+    Vec::store_some(head + i, n, Vec::sub(Vec::mul(a, c), Vec::mul(b, s)));
+    Vec::store_some(head + half + i, n, Vec::add(Vec::mul(b, c), Vec::mul(a, s)));
+  }
+}
+
+void silu_mul(const float* gate, const float* up, int64_t n, float* y) {
+  const Vec::F one = Vec::set1(1.0f);
+  for (int64_t i = 0; i < n; i += Vec::kWidth) {
+    const Vec::F g = Vec::load_some(gate + i, n - i);
+    const Vec::F silu = Vec::div(g, Vec::add(one, exp(Vec::sub(Vec::zero(), g))));
+    Vec::store_some(y + i, n - i, Vec::mul(silu, Vec::load_some(up + i, n - i)));
+  }
+}
+
+int64_t argmax(const float* x, int64_t n) {
+  const Vec::F lowest = Vec::set1(-__builtin_inff());
+  Vec::F best0 = lowest;
+  Vec::F best1 = lowest;
+  int64_t i = 0;
+  for (; i + 2 * Vec::kWidth <= n; i += 2 * Vec::kWidth) {
+    best0 = Vec::max(Vec::load(x + i), best0);
+    best1 = Vec::max(Vec::load(x + i + Vec::kWidth), best1);
+  }
+  float largest = Vec::largest(Vec::max(best0, best1));
+  for (; i < n; ++i) largest = x[i] > largest ? x[i] : largest;
+  for (i = 0; i < n; ++i) {
+    if (x[i] == largest) return i;
+  }
+  return 0;
+}
+
+}  // namespace
+}  // namespace nibble::cpu
