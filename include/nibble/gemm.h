@@ -56,6 +56,11 @@ struct GemmOptions;
 KernelChoice choose_gemm(WeightFormat format, int64_t n, int64_t k, int64_t m, const Device& device,
                          const GemmOptions& options);
 
+// Rows up to which a plan takes ActivationMode::kInt8 at its word. More rows of activations go
+// through 4-bit weights in kBf16 where the processor multiplies bf16 (AVX-512 BF16, AMX): faster
+// there, and nearer to the 16bit mode. choice(), inspect and the trace say which it is.
+inline constexpr int64_t kInt8MaxRows = 8;
+
 struct GemmOptions {
   int64_t max_m = 1;
   DType a = DType::kF32;

@@ -7,13 +7,25 @@
 namespace nibble {
 namespace {
 
-GemmDesc describe(const PreparedWeight& w, const GemmOptions& options, int64_t m) {
+// Where a chip multiplies bf16, 8-bit activations pay for few rows only: of many the dot products
+// cost no more in bf16, and scaling every block of 16 costs as much again.
+ActivationMode activation_for(const PreparedWeight& w, ActivationMode asked, int64_t m,
+                              const DeviceInfo& device) {
+  const bool dot = device.cpu.avx512_bf16 || device.cpu.amx_bf16;
+  if (asked == ActivationMode::kInt8 && is_fp4(w.format) && m > kInt8MaxRows && dot) {
+    return ActivationMode::kBf16;
+  }
+  return asked;
+}
+
+GemmDesc describe(const PreparedWeight& w, const GemmOptions& options, int64_t m,
+                  const DeviceInfo& device) {
   return {.m = m,
           .n = w.n,
           .k = w.k,
           .weight = w.format,
           .layout = w.layout,
-          .activation = options.activation,
+          .activation = activation_for(w, options.activation, m, device),
           .a_type = options.a,
           .d_type = options.d,
           .num_segments = static_cast<int>(std::max<size_t>(1, w.segments.size())),
@@ -116,7 +128,7 @@ KernelChoice choose_gemm(WeightFormat format, int64_t n, int64_t k, int64_t m, c
   header.n = n;
   header.k = k;
   header.layout = choose_layout(header, device, options.activation).layout;
-  const GemmDesc desc = describe(header, options, m);
+  const GemmDesc desc = describe(header, options, m, device.info());
   return describe<GemmImpl>(desc, select<GemmImpl>(desc, device), device);
 }
 
@@ -134,8 +146,8 @@ GemmPlan::GemmPlan(LinearWeight weight, const Device& device, const GemmOptions&
   auto state = std::make_shared<State>(State{std::move(weight), device, options, {}});
   const int64_t buckets = bucket_of(options.max_m) + 1;
   for (int64_t b = 0; b < buckets; ++b) {
-    const GemmDesc desc =
-        describe(state->weight.prepared(), options, std::min(largest_m(b), options.max_m));
+    const GemmDesc desc = describe(state->weight.prepared(), options,
+                                   std::min(largest_m(b), options.max_m), device.info());
     const Selection<GemmImpl> s = select<GemmImpl>(desc, device);
     trace<GemmImpl>(desc, s, device);
     if (s.impl->workspace_bytes) {
@@ -152,7 +164,7 @@ void GemmPlan::run(const void* a, int64_t a_stride, void* d, int64_t d_stride, i
                "GemmPlan: m must be 1 .. {}, found {}", s.options.max_m, m);
   const PreparedWeight& w = s.weight.prepared();
   GemmArgs args;
-  args.desc = describe(w, s.options, m);
+  args.desc = describe(w, s.options, m, s.device.info());
   args.a = {const_cast<void*>(a), s.options.a, m, w.k, a_stride};
   args.b = &w;
   args.d = {d, s.options.d, m, w.n, d_stride};
@@ -166,7 +178,8 @@ void GemmPlan::run(const void* a, int64_t a_stride, void* d, int64_t d_stride, i
 const LinearWeight& GemmPlan::weight() const { return state_->weight; }
 
 KernelChoice GemmPlan::choice(int64_t m) const {
-  const GemmDesc desc = describe(state_->weight.prepared(), state_->options, m);
+  const GemmDesc desc =
+      describe(state_->weight.prepared(), state_->options, m, state_->device.info());
   return describe<GemmImpl>(desc, state_->by_bucket.at(bucket_of(m)), state_->device);
 }
 
