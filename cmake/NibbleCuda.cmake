@@ -21,6 +21,13 @@ if(NIBBLE_HAVE_CUDA)
   endif()
   set(CMAKE_CUDA_ARCHITECTURES OFF)  # every source names its own
   enable_language(CUDA)
+  set(CMAKE_CUDA_STANDARD 20)
+  set(CMAKE_CUDA_STANDARD_REQUIRED ON)
+  set(CMAKE_CUDA_EXTENSIONS OFF)
+  if(NOT CMAKE_CUDA20_STANDARD_COMPILE_OPTION)  # CMake 3.25 knows none for this nvcc
+    set(CMAKE_CUDA20_STANDARD_COMPILE_OPTION -std=c++20)
+    set(CMAKE_CUDA20_EXTENSION_COMPILE_OPTION -std=c++20)
+  endif()
 endif()
 
 # Kernels for every chip that Nibble takes: machine code of an architecture runs on all of its
@@ -33,8 +40,7 @@ set(NIBBLE_CUDA_PORTABLE 80 90 100 120 CACHE STRING "Architectures of the portab
 function(nibble_cuda_sources name)
   cmake_parse_arguments(ARG "" "" "SOURCES;ARCHITECTURES;FLAGS" ${ARGN})
   string(REPLACE "/" "_" target "nibble_${name}")
-  # CMake 3.25 knows no flag for C++20 in CUDA.
-  set(flags -std=c++20 -Werror=all-warnings -Xptxas=-warn-spills,--warning-as-error -Xcompiler=-Wall,-Wextra
+  set(flags -Werror=all-warnings -Xptxas=-warn-spills,--warning-as-error -Xcompiler=-Wall,-Wextra
             -Xfatbin=-compress-all ${ARG_FLAGS})
   foreach(arch ${ARG_ARCHITECTURES})
     list(APPEND flags -gencode=arch=compute_${arch},code=sm_${arch})
