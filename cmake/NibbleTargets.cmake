@@ -22,8 +22,6 @@ function(nibble_test path)
   add_executable(${target} ${path}.cc ${ARG_SOURCES})
   target_include_directories(${target} PRIVATE ${PROJECT_SOURCE_DIR})
   target_compile_options(${target} PRIVATE ${NIBBLE_WARNINGS} -O1)  # they compile longer than they run
-  target_compile_definitions(${target} PRIVATE
-    NIBBLE_SOURCE_DIR="${PROJECT_SOURCE_DIR}" NIBBLE_BINARY_DIR="${PROJECT_BINARY_DIR}")
   foreach(dep ${ARG_DEPS})
     string(REPLACE "/" "_" dep_target "nibble_${dep}")
     target_link_libraries(${target} PRIVATE ${dep_target})
