@@ -43,21 +43,52 @@ std::span<const uint8_t> bytes_of(const float& value) {
   return {reinterpret_cast<const uint8_t*>(&value), sizeof value};
 }
 
-Json modelopt_config(const ExportConfig& config, const char* list_key) {
-  const bool nvfp4 = config.format == WeightFormat::kNvfp4;
-  const char* algorithm = !nvfp4 ? "MXFP4" : config.static_input_scale ? "NVFP4" : "W4A16_NVFP4";
-  return {{"quant_algo", algorithm},
-          {"kv_cache_quant_algo", nullptr},
-          {"group_size", block_size(config.format)},
-          {list_key, config.ignore}};
+bool is_mixed(const ExportConfig& config) {
+  return config.lm_head && *config.lm_head != config.format;
 }
 
-Json quantization_args(const ExportConfig& config, bool input) {
-  const bool nvfp4 = config.format == WeightFormat::kNvfp4;
+Json modelopt_algorithm(WeightFormat format, bool static_input_scale) {
+  switch (format) {
+    case WeightFormat::kF8:
+      return {{"quant_algo", "FP8_PER_CHANNEL_PER_TOKEN"}};
+    case WeightFormat::kMxfp4:
+      return {{"quant_algo", "MXFP4"}, {"group_size", block_size(format)}};
+    default:
+      return {{"quant_algo", static_input_scale ? "NVFP4" : "W4A16_NVFP4"},
+              {"group_size", block_size(format)}};
+  }
+}
+
+Json modelopt_config(const ExportConfig& config, const char* list_key) {
+  Json result = is_mixed(config) ? Json{{"quant_algo", "MIXED_PRECISION"}}
+                                 : modelopt_algorithm(config.format, config.static_input_scale);
+  result["kv_cache_quant_algo"] = nullptr;
+  result[list_key] = config.ignore;
+  if (!is_mixed(config)) return result;
+  for (const std::string& module : config.quantized) {
+    result["quantized_layers"][module] =
+        module == "lm_head" ? modelopt_algorithm(*config.lm_head, false)
+                            : modelopt_algorithm(config.format, config.static_input_scale);
+  }
+  return result;
+}
+
+const char* compressed_format(WeightFormat format) {
+  return format == WeightFormat::kNvfp4   ? "nvfp4-pack-quantized"
+         : format == WeightFormat::kMxfp4 ? "mxfp4-pack-quantized"
+                                          : "float-quantized";
+}
+
+Json quantization_args(WeightFormat format, bool input) {
+  if (format == WeightFormat::kF8) {
+    return {{"num_bits", 8},     {"type", "float"},  {"strategy", "channel"},
+            {"symmetric", true}, {"dynamic", false}, {"group_size", nullptr}};
+  }
+  const bool nvfp4 = format == WeightFormat::kNvfp4;
   Json args = {{"num_bits", 4},
                {"type", "float"},
                {"strategy", nvfp4 ? "tensor_group" : "group"},
-               {"group_size", block_size(config.format)},
+               {"group_size", block_size(format)},
                {"symmetric", true},
                {"dynamic", false},
                {"scale_dtype", nvfp4 ? "torch.float8_e4m3fn" : "torch.uint8"}};
@@ -66,12 +97,21 @@ Json quantization_args(const ExportConfig& config, bool input) {
   return args;
 }
 
+Json compressed_group(WeightFormat format, Json targets, bool static_input_scale) {
+  return {{"targets", std::move(targets)},
+          {"weights", quantization_args(format, false)},
+          {"input_activations", static_input_scale ? quantization_args(format, true) : Json()},
+          {"output_activations", nullptr},
+          {"format", compressed_format(format)}};
+}
+
 Json quantization_config(const ExportConfig& config) {
-  const bool nvfp4 = config.format == WeightFormat::kNvfp4;
-  const Json weights = quantization_args(config, false);
-  const Json input = config.static_input_scale ? quantization_args(config, true) : Json();
   if (config.convention == Convention::kModelOpt) {
     Json result = modelopt_config(config, "ignore");
+    result["producer"] = {{"name", "modelopt"}, {"version", "nibble"}};
+    result["quant_method"] = "modelopt";
+    // Groups by class would say that the lm_head is in 4 bits.
+    if (is_mixed(config)) return result;
     result["config_groups"]["group_0"] = {{"weights",
                                            {{"dynamic", false},
                                             {"num_bits", 4},
@@ -82,21 +122,20 @@ Json quantization_config(const ExportConfig& config) {
       auto& group = result["config_groups"]["group_0"];
       group["input_activations"] = group["weights"];
     }
-    result["producer"] = {{"name", "modelopt"}, {"version", "nibble"}};
-    result["quant_method"] = "modelopt";
     return result;
   }
-  const char* format = nvfp4 ? "nvfp4-pack-quantized" : "mxfp4-pack-quantized";
+  // Readers know the lm_head by its name: for some of them its class is not Linear.
+  Json groups;
+  Json targets = {"Linear"};
+  if (config.lm_head && !is_mixed(config)) targets.push_back("lm_head");
+  groups["group_0"] = compressed_group(config.format, targets, config.static_input_scale);
+  if (is_mixed(config)) {
+    groups["group_1"] = compressed_group(*config.lm_head, {"lm_head"}, false);
+  }
   return {{"quant_method", "compressed-tensors"},
-          {"format", format},
+          {"format", is_mixed(config) ? "mixed-precision" : compressed_format(config.format)},
           {"quantization_status", "compressed"},
-          {"config_groups",
-           {{"group_0",
-             {{"targets", {"Linear"}},
-              {"weights", weights},
-              {"input_activations", input},
-              {"output_activations", nullptr},
-              {"format", format}}}}},
+          {"config_groups", groups},
           {"ignore", config.ignore},
           {"kv_cache_scheme", nullptr},
           {"global_compression_ratio", nullptr},
@@ -119,14 +158,21 @@ bool is_companion(const fs::path& path) {
 std::vector<OutputTensor> linear_tensors(std::string_view module, WeightFormat format, int64_t n,
                                          int64_t k, Convention convention,
                                          bool static_input_scale) {
-  NIBBLE_CHECK(is_fp4(format), ErrorCode::kInvalidArgument, "{}: can't be written as {}", module,
-               to_string(format));
-  NIBBLE_CHECK(n > 0 && k > 0 && k % block_size(format) == 0, ErrorCode::kInvalidArgument,
+  const bool fp8 = format == WeightFormat::kF8;
+  NIBBLE_CHECK(is_fp4(format) || fp8, ErrorCode::kInvalidArgument, "{}: can't be written as {}",
+               module, to_string(format));
+  NIBBLE_CHECK(n > 0 && k > 0 && (fp8 || k % block_size(format) == 0), ErrorCode::kInvalidArgument,
                "{}: n = {}, k = {}, expected k to be a multiple of {} for {}", module, n, k,
                block_size(format), to_string(format));
   const bool nvfp4 = format == WeightFormat::kNvfp4;
   NIBBLE_CHECK(nvfp4 || !static_input_scale, ErrorCode::kInvalidArgument,
                "{}: {} has no static activation scale", module, to_string(format));
+  if (fp8) {
+    const bool column = convention == Convention::kCompressedTensors;
+    return {{fmt::format("{}.weight", module), DType::kF8E4M3, {n, k}},
+            {fmt::format("{}.weight_scale", module), DType::kF32,
+             column ? std::vector<int64_t>{n, 1} : std::vector<int64_t>{n}}};
+  }
   Names names = names_of(module, convention);
   std::vector<OutputTensor> tensors = {
       {names.codes, DType::kU8, {n, k / 2}},
@@ -141,10 +187,17 @@ std::vector<OutputTensor> linear_tensors(std::string_view module, WeightFormat f
 
 void write_linear(CheckpointWriter& writer, std::string_view module, const WeightTensor& weight,
                   Convention convention) {
+  const auto n = static_cast<size_t>(weight.n);
+  if (weight.format == WeightFormat::kF8) {
+    writer.write(fmt::format("{}.weight", module),
+                 {weight.codes, n * static_cast<size_t>(weight.k)});
+    writer.write(fmt::format("{}.weight_scale", module),
+                 {reinterpret_cast<const uint8_t*>(weight.row_scales), n * sizeof(float)});
+    return;
+  }
   NIBBLE_CHECK(is_fp4(weight.format), ErrorCode::kInvalidArgument, "{}: can't be written as {}",
                module, to_string(weight.format));
   const Names names = names_of(module, convention);
-  const auto n = static_cast<size_t>(weight.n);
   writer.write(names.codes,
                {weight.codes, n * static_cast<size_t>(row_bytes(weight.format, weight.k))});
   writer.write(names.scales,
@@ -165,6 +218,7 @@ void write_linear(CheckpointWriter& writer, std::string_view module, const Weigh
 
 void write_configs(CheckpointWriter& writer, const Checkpoint& source, const ExportConfig& config) {
   Json json = Json::parse(source.config_json());  // Checkpoint::open has parsed it before
+  if (config.lm_head) json["tie_word_embeddings"] = false;
   json["quantization_config"] = quantization_config(config);
   writer.add_file("config.json", json.dump(2) + "\n");
   if (config.convention == Convention::kModelOpt) {

@@ -40,7 +40,7 @@ class Runtime {
 
   void step(size_t n = 1);
   void visit_bytes(size_t n) { step(1 + n / 256); }  // read or compared
-  void make_bytes(size_t n);                        // written into a new value
+  void make_bytes(size_t n);                         // written into a new value
 
   // New values; throw past the bounds.
   Value text(std::string s);
