@@ -53,12 +53,12 @@ TextResult TextGenerator::generate(const TextRequest& request,
     result.text += text;
     if (on_text && !on_text(text)) cancelled = true;
   };
-  const GenerateResult run = engine_.generate(
-      request.prompt, request.max_tokens > 0 ? request.max_tokens : room, request.sampling,
-      [&](int32_t id) {
-        show(matcher.push(detokenizer.push(id)));
-        return !matcher.stopped() && !cancelled;
-      });
+  const GenerateResult run =
+      engine_.generate(request.prompt, request.max_tokens > 0 ? request.max_tokens : room,
+                       request.sampling, [&](int32_t id) {
+                         show(matcher.push(detokenizer.push(id)));
+                         return !matcher.stopped() && !cancelled;
+                       });
   if (!matcher.stopped()) show(matcher.push(detokenizer.finish()));
   if (!matcher.stopped()) show(matcher.finish());
 
