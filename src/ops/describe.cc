@@ -35,6 +35,8 @@ std::string_view to_string(WeightLayout layout) {
       return "canonical";
     case WeightLayout::kCpuTiles:
       return "cpu_tiles";
+    case WeightLayout::kSm90:
+      return "sm90";
   }
   return "unknown";
 }

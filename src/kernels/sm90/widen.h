@@ -1,0 +1,79 @@
+// Two words of 4-bit codes -> 16 bf16 pairs, exactly, in 16 integer instructions; scales in 3.
+//
+// A code's bits s ee m, put at bits 15 and 8..6 of a bf16, are its value times 2^-126 (subnormal
+// where e2m1 is), so unpacking is masks and rotations; one bf16 multiplication by the block scale
+// times 2^119 then gives the exact product times 2^-7 as a normal number. kSumScale undoes the
+// 2^-7 in the fp32 sum. (2^126 in the scale would overflow from scale 4 on.)
+//
+// Each of a word's halves holds four codes; three come out by rotating left. The
+// fourth code's bits are what the three leave over, at 10, 9, 1 and 0: a merge with the pair's
+// other word (shifted by two) lines up both words' rests for two rotations more.
+#pragma once
+
+#include <cstdint>
+
+#include "base/host_device.h"
+
+namespace nibble::sm90 {
+
+inline constexpr uint32_t kCodeMask = 0x81C081C0u;
+inline constexpr int kRotation1 = 4;  // of the second code; the first lies in place
+inline constexpr int kRotation2 = 10;
+inline constexpr uint32_t kRestOfFirst = 0x06030603u;  // of the merged word, the first word's bits
+inline constexpr int kRestShift = 2;
+inline constexpr int kRestRotation0 = 6;  // of the merged word, for the first word's fourth code
+inline constexpr int kRestRotation1 = 12;
+
+// A scale byte is 8 * (exponent + kScaleBias) + mantissa; its bf16 is 2^119 times the scale.
+inline constexpr int kScaleBias = 22;
+inline constexpr int kMaxScaleExponent = 8;  // of e4m3; one more would be Inf in bf16
+inline constexpr uint32_t kScaleMask = 0x0FF00FF0u;
+inline constexpr uint32_t kScaleExponent = 0x70007000u;
+inline constexpr int kSecondScaleRotation = 24;
+inline constexpr float kSumScale = 128.0f;
+
+NIBBLE_HD constexpr uint32_t rotate_left(uint32_t x, int by) {
+#ifdef __CUDA_ARCH__
+  return __funnelshift_l(x, x, by);
+#else
+  return by == 0 ? x : x << by | x >> (32 - by);
+#endif
+}
+
+// out[0..4): the first word's A registers (row g, row g + 8, row g at k + 8, row g + 8 at k + 8);
+// out[4..8): the second word's.
+NIBBLE_HD inline void widen_codes(uint32_t first, uint32_t second, uint32_t* out) {
+  out[0] = first & kCodeMask;
+  out[1] = first << kRotation1 & kCodeMask;
+  out[2] = rotate_left(first, kRotation2) & kCodeMask;
+  out[4] = second & kCodeMask;
+  out[5] = second << kRotation1 & kCodeMask;
+  out[6] = rotate_left(second, kRotation2) & kCodeMask;
+  uint32_t rest;
+#ifdef __CUDA_ARCH__
+  // The compiler would make two instructions of a merge by a constant mask. 0xE4: c ? a : b.
+  asm("lop3.b32 %0, %1, %2, %3, 0xE4;"
+      : "=r"(rest)
+      : "r"(first), "r"(second << kRestShift), "n"(kRestOfFirst));
+#else
+  rest = (first & kRestOfFirst) | (second << kRestShift & ~kRestOfFirst);
+#endif
+  out[3] = rest << kRestRotation0 & kCodeMask;
+  out[7] = rotate_left(rest, kRestRotation1) & kCodeMask;
+}
+
+// The scales of rows g (low half) and g + 8 (high half) in step 2i or 2i + 1, as bf16.
+NIBBLE_HD inline uint32_t widen_scales(uint32_t word, int step) {
+  const uint32_t w = step == 0 ? word : rotate_left(word, kSecondScaleRotation);
+#ifdef __CUDA_ARCH__
+  uint32_t scales;
+  asm("lop3.b32 %0, %1, %2, %3, 0xEA;"  // (a & b) | c
+      : "=r"(scales)
+      : "r"(w), "r"(kScaleMask), "n"(kScaleExponent));
+  return scales;
+#else
+  return (w & kScaleMask) | kScaleExponent;
+#endif
+}
+
+}  // namespace nibble::sm90
