@@ -34,17 +34,24 @@ endif()
 # generation (8.0 on 8.6 and 8.9, 12.0 on 12.1), so four cover them and nothing is compiled at start.
 set(NIBBLE_CUDA_PORTABLE 80 90 100 120 CACHE STRING "Architectures of the portable CUDA kernels")
 
+add_custom_target(cuda_objects)  # everything that nvcc compiles
+
 # nibble_cuda_sources(kernels/sm90 ARCHITECTURES 90a SOURCES gemm.cu [FLAGS --fmad=false]) adds CUDA
-# sources to a library. Spills and warnings of every stage are errors. Sources include headers
-# without fmt only: nvcc does not compile fmt 9 as C++20, and it is slow to read.
+# sources to a library, or to a program named by its target. Spills and warnings of every stage are
+# errors. Sources include headers without fmt only: nvcc does not compile fmt 9 as C++20, and it is
+# slow to read.
 function(nibble_cuda_sources name)
   cmake_parse_arguments(ARG "" "" "SOURCES;ARCHITECTURES;FLAGS" ${ARGN})
   string(REPLACE "/" "_" target "nibble_${name}")
+  if(NOT TARGET ${target})
+    set(target ${name})
+  endif()
   set(flags -Werror=all-warnings -Xptxas=-warn-spills,--warning-as-error -Xcompiler=-Wall,-Wextra
             -Xfatbin=-compress-all ${ARG_FLAGS})
   foreach(arch ${ARG_ARCHITECTURES})
     list(APPEND flags -gencode=arch=compute_${arch},code=sm_${arch})
   endforeach()
   target_sources(${target} PRIVATE ${ARG_SOURCES})
+  add_dependencies(cuda_objects ${target})
   set_source_files_properties(${ARG_SOURCES} PROPERTIES COMPILE_OPTIONS "${flags}")
 endfunction()

@@ -25,5 +25,12 @@ ninja -C build/asan -j "$jobs"
 step "Tests under ASan and UBSan, fuzz targets for a bounded time"
 ctest --preset asan -j "$jobs"
 
+if command -v nvcc >/dev/null; then
+  step "CUDA build (compiled only: ctest -L gpu is for machines with a device)"
+  mkdir -p build/cuda
+  configure cuda build/cuda
+  ninja -C build/cuda -j "$jobs" cuda_objects
+fi
+
 step "Tests, Release"
 ctest --preset cpu -j "$jobs"

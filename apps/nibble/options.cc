@@ -7,6 +7,7 @@
 
 #include <CLI/CLI.hpp>
 #include <cerrno>
+#include <charconv>
 #include <chrono>
 #include <csignal>
 #include <cstring>
@@ -51,6 +52,20 @@ void ModelOptions::add_to(CLI::App& command) {
 
 EngineOptions ModelOptions::engine() const {
   return {.activation = activation, .context = context};
+}
+
+Device open_device(const std::string& name, int threads) {
+  if (name == "cpu") return Device::cpu(threads);
+  constexpr std::string_view kCuda = "cuda";
+  if (name == kCuda) return Device::cuda(0);
+  int index = 0;
+  if (name.starts_with("cuda:")) {
+    const char* end = name.data() + name.size();
+    const auto [rest, error] = std::from_chars(name.data() + kCuda.size() + 1, end, index);
+    if (error == std::errc() && rest == end && index >= 0) return Device::cuda(index);
+  }
+  throw Error(ErrorCode::kInvalidArgument,
+              fmt::format("--device: expected cpu, cuda or cuda:N, found '{}'", name));
 }
 
 double seconds_now() {

@@ -31,6 +31,10 @@ struct ModelOptions {
   EngineOptions engine() const;
 };
 
+// "cpu", "cuda" or "cuda:1". Throws kInvalidArgument for any other name, kDevice where it is
+// missing.
+Device open_device(const std::string& name, int threads);
+
 double seconds_now();      // monotonic
 double peak_memory_mib();  // resident, mapped file pages included
 bool is_terminal(int fd);

@@ -16,6 +16,7 @@ namespace {
 
 struct SelftestOptions {
   std::string filter;
+  std::string device = "cpu";
   int threads = 0;
   bool json = false;
 };
@@ -27,7 +28,7 @@ struct Row {
 };
 
 int run(const SelftestOptions& options) {
-  const Device device = Device::cpu(options.threads);
+  const Device device = open_device(options.device, options.threads);
   std::vector<Row> rows;
   nlohmann::ordered_json failures = nlohmann::ordered_json::array();
   selftest(device, options.filter, [&](const CaseResult& r) {
@@ -77,6 +78,7 @@ void add_selftest(CLI::App& app, Command& command) {
   CLI::App& c = *app.add_subcommand(
       "selftest", "Check every implementation on this machine against the reference");
   c.add_option("--filter", options->filter, "Only implementations whose name contains this");
+  c.add_option("--device", options->device, "cpu, cuda or cuda:N")->capture_default_str();
   c.add_option("--threads", options->threads, "CPU threads (0: every core)")
       ->check(CLI::Range(0, 1024));
   c.add_flag("--json", options->json, "Print one JSON object on stdout");

@@ -40,6 +40,8 @@ struct Stream {
   DeviceKind kind = DeviceKind::kCpu;
   ThreadPool* pool = nullptr;
   void* cuda = nullptr;
+  int index = 0;     // of the CUDA device
+  bool pdl = false;  // programmatic dependent launch: kernels may start while the one before ends
 };
 
 // A handle that can be copied; its threads live as long as one copy does. One thread at a time may
@@ -56,7 +58,7 @@ class Device {
   static Device cuda(int index = 0, std::string_view force_impl = {});
 
   const DeviceInfo& info() const { return *info_; }
-  Stream stream() const { return {info_->kind, pool_.get(), cuda_stream_}; }
+  Stream stream() const { return {info_->kind, pool_.get(), cuda_stream_, info_->index}; }
   ThreadPool& pool() const { return *pool_; }
 
   // The implementation that was forced for this op, or empty.

@@ -76,12 +76,12 @@ class Handle {
   void* handle_ = nullptr;
 };
 
-struct Stream : Handle<delete_stream> {
-  explicit Stream(int device) : Handle(device, new_stream(device)) {}
+struct OwnedStream : Handle<delete_stream> {
+  explicit OwnedStream(int device) : Handle(device, new_stream(device)) {}
 };
 
-struct Event : Handle<delete_event> {
-  explicit Event(int device) : Handle(device, new_event(device)) {}
+struct OwnedEvent : Handle<delete_event> {
+  explicit OwnedEvent(int device) : Handle(device, new_event(device)) {}
 };
 
 // Device memory, aligned to 256 bytes.

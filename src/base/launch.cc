@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include "base/check.h"
+#include "base/cuda.h"
 #include "base/cuda_check.h"
 
 namespace nibble::cuda {
@@ -19,6 +20,7 @@ void launch_kernel(const LaunchConfig& config, const char* name, const void* ker
     fail_cuda(fmt::format("{}: not launched, an earlier CUDA call had failed", name).c_str(),
               earlier);
   }
+  const DeviceScope scope(config.stream.index);
   if (config.shared_bytes > kDefaultSharedBytes) {
     check(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize,
                                static_cast<int>(config.shared_bytes)),
@@ -46,7 +48,7 @@ void launch_kernel(const LaunchConfig& config, const char* name, const void* ker
   launch.gridDim = config.grid;
   launch.blockDim = config.block;
   launch.dynamicSmemBytes = config.shared_bytes;
-  launch.stream = static_cast<cudaStream_t>(config.stream);
+  launch.stream = static_cast<cudaStream_t>(config.stream.cuda);
   launch.attrs = attributes;
   launch.numAttrs = count;
   check(cudaLaunchKernelExC(&launch, kernel, params), name);

@@ -9,6 +9,8 @@
 #include <type_traits>
 #include <utility>
 
+#include "nibble/device.h"
+
 namespace nibble::cuda {
 
 struct LaunchConfig {
@@ -19,7 +21,7 @@ struct LaunchConfig {
   // Programmatic dependent launch: the kernel may start before the one in front of it in the stream
   // has ended, and calls griddepcontrol.wait before it touches memory that one writes.
   bool pdl = false;
-  void* stream = nullptr;
+  Stream stream;
 };
 
 // Throws kDevice, naming the kernel, for an error that an earlier call left behind and for a launch

@@ -164,6 +164,8 @@ void bench_quantize(const Device& device, std::string_view filter, const BenchSi
     std::vector<uint8_t> scales(scale_bytes(desc.layout, desc.m, desc.k / block_size(desc.format)));
     for (const QuantizeImpl& impl : impls<QuantizeImpl>()) {
       if (!wanted(impl.name, filter) || !impl.can_implement(desc, device.info())) continue;
+      const KernelConfig config =
+          impl.candidates ? impl.candidates(desc, device.info())[0] : KernelConfig{};
       BenchRow row = new_row("quantize", impl.name, "GB/s", to_string(desc));
       time_runs(row, [&](int64_t i) {
         QuantizeArgs args;
@@ -172,7 +174,7 @@ void bench_quantize(const Device& device, std::string_view filter, const BenchSi
         args.global_decode_scale = 0.01f;
         args.codes = codes.data();
         args.scales = scales.data();
-        impl.launch(args, {}, device.stream());
+        impl.launch(args, config, device.stream());
       });
       row.bytes = static_cast<double>(source.codes.size());
       row.rate = row.bytes / row.seconds / 1e9;

@@ -49,11 +49,22 @@ RandomWeight::RandomWeight(WeightFormat format, int64_t n, int64_t k, int segmen
   }
 }
 
+PreparedWeights prepare_all(const WeightTensor& tensor, const Device& host, const Device& device) {
+  PreparedWeights prepared;
+  for (const Device* d : {&host, &device}) {
+    for (const WeightLayoutImpl& layout : weight_layouts()) {
+      if (prepared.contains(layout.layout) || !layout.can_prepare(tensor, d->info())) continue;
+      prepared.emplace(layout.layout, layout.prepare(tensor, d->stream()));
+    }
+  }
+  return prepared;
+}
+
 namespace {
 
 class GemmCase {
  public:
-  GemmCase(const CaseRow& row, const Device& device)
+  GemmCase(const CaseRow& row, const Device& host, const Device& device)
       : random_(row.seed()),
         weight_(row.format("weight"), row.integer("n"), row.integer("k"),
                 static_cast<int>(row.integer("segments")), random_) {
@@ -70,11 +81,7 @@ class GemmCase {
     if (desc_.activation == ActivationMode::kFp4 && row.seed() % 2 == 0) {
       weight_.tensor.input_decode_scale = 0.01f;
     }
-    for (const WeightLayoutImpl& layout : weight_layouts()) {
-      if (layout.can_prepare(weight_.tensor, device.info())) {
-        prepared_.emplace(layout.layout, layout.prepare(weight_.tensor, device.stream()));
-      }
-    }
+    prepared_ = prepare_all(weight_.tensor, host, device);
     set_bounds();
   }
 
@@ -94,14 +101,14 @@ class GemmCase {
   }
   void initialize(Outputs&) const {}
 
-  GemmArgs args(Outputs& out) const {
+  GemmArgs args(Outputs& out, Inputs& in) const {
     GemmArgs args;
     args.desc = desc_;
-    args.a = {const_cast<float*>(a_.data()), DType::kF32, desc_.m, desc_.k, a_stride_};
+    args.a = {in(a_), DType::kF32, desc_.m, desc_.k, a_stride_};
     args.b = current_;
     args.d = {out[0].data(), DType::kF32, desc_.m, desc_.n, desc_.n};
     if (desc_.has_c) {
-      args.c = {const_cast<float*>(c_.data()), DType::kF32, desc_.m, desc_.n, desc_.n};
+      args.c = {in(c_), DType::kF32, desc_.m, desc_.n, desc_.n};
     }
     return args;
   }
@@ -149,7 +156,7 @@ class GemmCase {
   GemmDesc desc_;
   int64_t a_stride_ = 0;
   std::vector<float> a_, c_;
-  std::map<WeightLayout, PreparedWeight> prepared_;
+  PreparedWeights prepared_;
   const PreparedWeight* current_ = nullptr;
   double sum_length_ = 0;
   std::vector<double> a_norm_, b_norm_;

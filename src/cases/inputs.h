@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <map>
 #include <random>
 #include <vector>
 
@@ -25,5 +26,9 @@ struct RandomWeight {
   std::vector<float> row_scales;
   WeightTensor tensor;
 };
+
+// A weight in every layout that a device can prepare it in.
+using PreparedWeights = std::map<WeightLayout, PreparedWeight>;
+PreparedWeights prepare_all(const WeightTensor& tensor, const Device& host, const Device& device);
 
 }  // namespace nibble::cases

@@ -46,7 +46,7 @@ class MatrixCase {
 
 class RmsNormCase : public MatrixCase {
  public:
-  RmsNormCase(const CaseRow& row, const Device&)
+  RmsNormCase(const CaseRow& row, const Device&, const Device&)
       : MatrixCase(row, row.integer("rows"), row.integer("cols")),
         x_(random_values(rows_ * cols_, random_)),
         weight_(random_values(cols_, random_)) {}
@@ -54,8 +54,8 @@ class RmsNormCase : public MatrixCase {
   Support adapt(const RmsNormImpl& impl, const Device& d) const {
     return impl.can_implement(desc(), d.info());
   }
-  RmsNormArgs args(Outputs& o) const {
-    return {desc(), view(x_.data(), rows_, cols_), weight_.data(), 1e-5f, out(o)};
+  RmsNormArgs args(Outputs& o, Inputs& in) const {
+    return {desc(), view(in(x_), rows_, cols_), in(weight_), 1e-5f, out(o)};
   }
   // A sum of squares is off by at most its chain's length, its root by half of that.
   std::string compare(const Outputs& found, const Outputs& expected) const {
@@ -71,7 +71,7 @@ class RmsNormCase : public MatrixCase {
 
 class RopeCase : public MatrixCase {
  public:
-  RopeCase(const CaseRow& row, const Device&)
+  RopeCase(const CaseRow& row, const Device&, const Device&)
       : MatrixCase(row, row.integer("rows"), row.integer("heads") * row.integer("head_dim")),
         heads_(row.integer("heads")),
         head_dim_(row.integer("head_dim")),
@@ -88,9 +88,9 @@ class RopeCase : public MatrixCase {
   Support adapt(const RopeImpl& impl, const Device& d) const {
     return impl.can_implement(desc(), d.info());
   }
-  void initialize(Outputs& o) const { std::memcpy(o[0].data(), x_.data(), 4 * x_.size()); }
-  RopeArgs args(Outputs& o) const {
-    return {desc(), out(o), positions_.data(), inv_freq_.data(), 1.0f};
+  void initialize(Outputs& o) const { std::memcpy(o[0].host(), x_.data(), 4 * x_.size()); }
+  RopeArgs args(Outputs& o, Inputs& in) const {
+    return {desc(), out(o), in(positions_), in(inv_freq_), 1.0f};
   }
   // Two products and a sum, sine and cosine within two units in the last place of 1.
   std::string compare(const Outputs& found, const Outputs& expected) const {
@@ -106,7 +106,7 @@ class RopeCase : public MatrixCase {
 
 class AttentionCase : public MatrixCase {
  public:
-  AttentionCase(const CaseRow& row, const Device&)
+  AttentionCase(const CaseRow& row, const Device&, const Device&)
       : MatrixCase(row, row.integer("rows"), row.integer("heads") * row.integer("head_dim")) {
     desc_ = {.rows = rows_,
              .kv_len = row.integer("kv_len"),
@@ -127,8 +127,8 @@ class AttentionCase : public MatrixCase {
   Support adapt(const AttentionImpl& impl, const Device& d) const {
     return impl.can_implement(desc_, d.info());
   }
-  AttentionArgs args(Outputs& o) const {
-    return {desc_, view(q_.data(), rows_, cols_), k_.data(), v_.data(), stride_, scale_, out(o)};
+  AttentionArgs args(Outputs& o, Inputs& in) const {
+    return {desc_, view(in(q_), rows_, cols_), in(k_), in(v_), stride_, scale_, out(o)};
   }
   // A score q.k is off by (chain length) * epsilon * |q||k| * scale; p = exp(score) by the same
   // relative amount, and every output is a mean of v under p.
@@ -168,7 +168,7 @@ class AttentionCase : public MatrixCase {
 
 class SiluMulCase : public MatrixCase {
  public:
-  SiluMulCase(const CaseRow& row, const Device&)
+  SiluMulCase(const CaseRow& row, const Device&, const Device&)
       : MatrixCase(row, row.integer("rows"), row.integer("cols")),
         x_(random_values(rows_ * cols_ * 2, random_)) {
     x_[0] = -1000.0f;  // exp overflows
@@ -178,7 +178,9 @@ class SiluMulCase : public MatrixCase {
   Support adapt(const SiluMulImpl& impl, const Device& d) const {
     return impl.can_implement(desc(), d.info());
   }
-  SiluMulArgs args(Outputs& o) const { return {desc(), view(x_.data(), rows_, 2 * cols_), out(o)}; }
+  SiluMulArgs args(Outputs& o, Inputs& in) const {
+    return {desc(), view(in(x_), rows_, 2 * cols_), out(o)};
+  }
   // exp within four units in the last place, a sum, a quotient, a product. Below e^-80 an
   // approximation of exp may stop: results there are under 1e-33.
   std::string compare(const Outputs& found, const Outputs& expected) const {
@@ -193,18 +195,14 @@ class SiluMulCase : public MatrixCase {
 
 class EmbeddingCase : public MatrixCase {
  public:
-  EmbeddingCase(const CaseRow& row, const Device& device)
+  EmbeddingCase(const CaseRow& row, const Device& host, const Device& device)
       : MatrixCase(row, row.integer("rows"), row.integer("cols")),
         weight_(row.format("format"), row.integer("vocab"), cols_, 1, random_) {
     for (int64_t i = 0; i < rows_; ++i) {
       tokens_.push_back(static_cast<int32_t>(random_() % row.integer("vocab")));
     }
     tokens_[0] = static_cast<int32_t>(row.integer("vocab")) - 1;
-    for (const WeightLayoutImpl& layout : weight_layouts()) {
-      if (layout.can_prepare(weight_.tensor, device.info())) {
-        prepared_.emplace(layout.layout, layout.prepare(weight_.tensor, device.stream()));
-      }
-    }
+    prepared_ = prepare_all(weight_.tensor, host, device);
     desc_ = {.rows = rows_, .cols = cols_, .format = row.format("format")};
   }
   Support adapt(const EmbeddingImpl& impl, const Device& d) {
@@ -217,7 +215,9 @@ class EmbeddingCase : public MatrixCase {
     }
     return last;
   }
-  EmbeddingArgs args(Outputs& o) const { return {desc_, tokens_.data(), current_, out(o)}; }
+  EmbeddingArgs args(Outputs& o, Inputs&) const {
+    return {desc_, tokens_.data(), current_, out(o)};
+  }
   // code * block scale is exact; one rounding where a global scale multiplies it.
   std::string compare(const Outputs& found, const Outputs& expected) const {
     return cases::compare(floats(found), floats(expected), cols_, [](int64_t) { return 0.0; });
@@ -227,14 +227,14 @@ class EmbeddingCase : public MatrixCase {
   RandomWeight weight_;
   EmbeddingDesc desc_;
   std::vector<int32_t> tokens_;
-  std::map<WeightLayout, PreparedWeight> prepared_;
+  PreparedWeights prepared_;
   const PreparedWeight* current_ = nullptr;
 };
 
 // One draw; the rows of the case file differ in what is cut.
 class SamplingCase {
  public:
-  SamplingCase(const CaseRow& row, const Device&)
+  SamplingCase(const CaseRow& row, const Device&, const Device&)
       : desc_{.vocab = row.integer("vocab"),
               .temperature = row.number("temperature"),
               .top_k = row.integer("top_k"),
@@ -249,8 +249,8 @@ class SamplingCase {
   }
   std::vector<size_t> output_bytes() const { return {sizeof(int32_t)}; }
   void initialize(Outputs&) const {}
-  SamplingArgs args(Outputs& o) const {
-    return {desc_, logits_.data(), uniform_, reinterpret_cast<int32_t*>(o[0].data())};
+  SamplingArgs args(Outputs& o, Inputs& in) const {
+    return {desc_, in(logits_), uniform_, reinterpret_cast<int32_t*>(o[0].data())};
   }
   std::string compare(const Outputs& found, const Outputs& expected) const {
     return compare_bytes(found[0].bytes(), expected[0].bytes(), "token");

@@ -28,7 +28,7 @@ std::vector<uint8_t> encode(const std::vector<float>& values, DType type) {
 
 class QuantizeCase {
  public:
-  QuantizeCase(const CaseRow& row, const Device&) {
+  QuantizeCase(const CaseRow& row, const Device&, const Device&) {
     constexpr std::string_view kRules[] = {"ceil", "floor", "even"};
     desc_.format = row.format("format");
     for (int i = 0; i < 3; ++i) {
@@ -40,7 +40,11 @@ class QuantizeCase {
     desc_.layout = row.layout("layout");
     desc_.m = row.integer("m");
     desc_.k = row.integer("k");
-    stride_ = desc_.k + 16;
+    constexpr std::string_view kGlobals[] = {"value", "memory", "computed"};
+    for (int i = 0; i < 3; ++i) {
+      if (row.text("global") == kGlobals[i]) desc_.global = static_cast<GlobalScale>(i);
+    }
+    stride_ = desc_.k + row.integer("pad");
     std::mt19937 random(row.seed());
     std::vector<float> values = random_values(desc_.m * stride_, random);
     // Whole blocks of zeros, tiny and huge values, and single values that are not finite.
@@ -49,7 +53,9 @@ class QuantizeCase {
       const float factor = kind == 0 ? 0.0f : kind == 1 ? 1e-6f : kind == 2 ? 1e4f : 1.0f;
       for (int64_t j = i; j < i + 16; ++j) values[j] *= factor;
       if (kind == 3) values[i + random() % 16] = NAN;
-      if (kind == 4) values[i + random() % 16] = -INFINITY;
+      // An infinite amax would give a computed global scale of 1.
+      if (kind == 4 && desc_.global != GlobalScale::kComputed)
+        values[i + random() % 16] = -INFINITY;
       if (kind == 5) values[i + random() % 16] = -0.0f;
     }
     src_ = encode(values, desc_.src_type);
@@ -60,23 +66,30 @@ class QuantizeCase {
     return impl.can_implement(desc_, device.info());
   }
   std::vector<size_t> output_bytes() const {
-    return {static_cast<size_t>(desc_.m * desc_.k / 2),
-            static_cast<size_t>(
-                scale_bytes(desc_.layout, desc_.m, desc_.k / block_size(desc_.format)))};
+    return {
+        static_cast<size_t>(desc_.m * desc_.k / 2),
+        static_cast<size_t>(scale_bytes(desc_.layout, desc_.m, desc_.k / block_size(desc_.format))),
+        sizeof(float)};
   }
-  void initialize(Outputs&) const {}
-  QuantizeArgs args(Outputs& out) const {
+  void initialize(Outputs& out) const {
+    if (desc_.global != GlobalScale::kMemory) return;
+    std::memcpy(out[2].host(), &global_decode_scale_, sizeof(float));
+  }
+  QuantizeArgs args(Outputs& out, Inputs& in) const {
     QuantizeArgs args;
     args.desc = desc_;
-    args.src = {const_cast<uint8_t*>(src_.data()), desc_.src_type, desc_.m, desc_.k, stride_};
+    args.src = {in(src_), desc_.src_type, desc_.m, desc_.k, stride_};
     args.global_decode_scale = global_decode_scale_;
+    args.scale_memory = reinterpret_cast<float*>(out[2].data());
     args.codes = out[0].data();
     args.scales = out[1].data();
     return args;
   }
   std::string compare(const Outputs& found, const Outputs& expected) const {
-    const std::string scales = compare_bytes(found[1].bytes(), expected[1].bytes(), "scales");
-    return scales.empty() ? compare_bytes(found[0].bytes(), expected[0].bytes(), "codes") : scales;
+    std::string wrong = compare_bytes(found[2].bytes(), expected[2].bytes(), "global scale");
+    if (wrong.empty()) wrong = compare_bytes(found[1].bytes(), expected[1].bytes(), "scales");
+    if (wrong.empty()) wrong = compare_bytes(found[0].bytes(), expected[0].bytes(), "codes");
+    return wrong;
   }
 
  private:
@@ -88,7 +101,7 @@ class QuantizeCase {
 
 class DequantizeCase {
  public:
-  DequantizeCase(const CaseRow& row, const Device&) {
+  DequantizeCase(const CaseRow& row, const Device&, const Device&) {
     desc_.format = row.format("format");
     desc_.dst_type = row.dtype("dst");
     desc_.layout = row.layout("layout");
@@ -108,11 +121,11 @@ class DequantizeCase {
     return {static_cast<size_t>(desc_.m * desc_.k) * size_of(desc_.dst_type)};
   }
   void initialize(Outputs&) const {}
-  DequantizeArgs args(Outputs& out) const {
+  DequantizeArgs args(Outputs& out, Inputs& in) const {
     DequantizeArgs args;
     args.desc = desc_;
-    args.codes = codes_.data();
-    args.scales = scales_.data();
+    args.codes = in(codes_);
+    args.scales = in(scales_);
     args.global_decode_scale = 0.0123f;
     args.dst = {out[0].data(), desc_.dst_type, desc_.m, desc_.k, desc_.k};
     return args;

@@ -66,7 +66,7 @@ Memory allocate(const DeviceInfo& device, size_t bytes) {
 
 struct Device::State {
   ForcedImpls forced;
-  std::optional<cuda::Stream> stream;
+  std::optional<cuda::OwnedStream> stream;
   std::vector<Memory> workspaces;  // the last is the current one
   size_t workspace_bytes = 0;      // of the last
 };

@@ -6,10 +6,16 @@ namespace nibble {
 namespace {
 
 template <class Impl>
-void run(const typename Impl::Args& args, const Device& device) {
+void run(typename Impl::Args args, const Device& device) {
   validate(args);
   const Selection<Impl> s = select<Impl>(args.desc, device);
   trace<Impl>(args.desc, s, device);
+  if constexpr (requires { args.workspace; }) {
+    if (s.impl->workspace_bytes) {
+      device.reserve_workspace(s.impl->workspace_bytes(args.desc, s.config, device.info()));
+      args.workspace = device.workspace();
+    }
+  }
   s.impl->launch(args, s.config, device.stream());
 }
 

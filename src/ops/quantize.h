@@ -5,6 +5,13 @@
 
 namespace nibble {
 
+// Where NVFP4's global scale comes from.
+enum class GlobalScale : uint8_t {
+  kValue,     // args.global_decode_scale
+  kMemory,    // read from args.scale_memory, on the device, when the op runs
+  kComputed,  // nvfp4_decode_scale(amax of src), and written to args.scale_memory
+};
+
 struct QuantizeDesc {
   WeightFormat format = WeightFormat::kNvfp4;  // kNvfp4 or kMxfp4
   QuantizeMethod method = QuantizeMethod::kRtn;
@@ -12,7 +19,8 @@ struct QuantizeDesc {
   DType src_type = DType::kBF16;
   ScaleLayout layout = ScaleLayout::kLinear;
   int64_t m = 0;
-  int64_t k = 0;  // a multiple of the block size
+  int64_t k = 0;                             // a multiple of the block size
+  GlobalScale global = GlobalScale::kValue;  // kMxfp4: kValue
 };
 std::string to_string(const QuantizeDesc& desc);
 
@@ -20,9 +28,11 @@ std::string to_string(const QuantizeDesc& desc);
 struct QuantizeArgs {
   QuantizeDesc desc;
   MatrixView src;                    // [m, k]
-  float global_decode_scale = 1.0f;  // kNvfp4
+  float global_decode_scale = 1.0f;  // kNvfp4 with kValue
+  float* scale_memory = nullptr;     // one float, with kMemory and kComputed; positive and finite
   uint8_t* codes = nullptr;          // [m, k/2]
   uint8_t* scales = nullptr;         // scale_bytes(layout, m, k/block); padding is written as zero
+  void* workspace = nullptr;
 };
 using QuantizeImpl = OpImpl<QuantizeDesc, QuantizeArgs>;
 void validate(const QuantizeArgs& args);

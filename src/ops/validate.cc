@@ -72,7 +72,13 @@ void validate(const QuantizeArgs& args) {
   check_view("quantize", "src", args.src, d.m, d.k, d.src_type);
   check_pointer("quantize", "codes", args.codes);
   check_pointer("quantize", "scales", args.scales);
-  if (d.format == WeightFormat::kNvfp4) check_global_scale("quantize", args.global_decode_scale);
+  if (d.global != GlobalScale::kValue) {
+    NIBBLE_CHECK(d.format == WeightFormat::kNvfp4, kBad, "quantize: {} has no global scale",
+                 to_string(d.format));
+    check_pointer("quantize", "scale_memory", args.scale_memory);
+  } else if (d.format == WeightFormat::kNvfp4) {
+    check_global_scale("quantize", args.global_decode_scale);
+  }
 }
 
 void validate(const DequantizeArgs& args) {

@@ -1,9 +1,11 @@
 #include "kernels/cpu/quantize_rows.h"
 
 #include <algorithm>
+#include <atomic>
 #include <cstring>
 
 #include "base/thread_pool.h"
+#include "formats/nvfp4.h"
 #include "formats/scale_layout.h"
 
 namespace nibble::cpu {
@@ -46,22 +48,48 @@ void for_each_chunk(int64_t m, int64_t k, Stream stream, Fn fn) {
   });
 }
 
+const float* widened(const QuantizeArgs& args, const QuantizeLoops& loops, int64_t row, int64_t at,
+                     int64_t count, float* buffer) {
+  if (args.src.dtype == DType::kF32) return args.src.row<const float>(row) + at;
+  loops.widen(args.src.dtype, args.src.row<const uint16_t>(row) + at, count, buffer);
+  return buffer;
+}
+
+float tensor_amax(const QuantizeArgs& args, Stream stream, const QuantizeLoops& loops) {
+  std::atomic<float> amax = 0.0f;
+  for_each_chunk(args.desc.m, args.desc.k, stream, [&](int64_t i, int64_t j, int64_t count) {
+    alignas(64) float buffer[kChunk];
+    const float* x = widened(args, loops, i, j, count, buffer);
+    float largest = 0.0f;
+    for (int64_t b = 0; b < count; b += kNvfp4BlockSize) {
+      largest = std::max(largest, block_amax<kNvfp4BlockSize>(x + b));
+    }
+    float seen = amax;
+    while (seen < largest && !amax.compare_exchange_weak(seen, largest)) {
+    }
+  });
+  return amax;
+}
+
+float global_decode_scale(const QuantizeArgs& args, Stream stream, const QuantizeLoops& loops) {
+  if (args.desc.global == GlobalScale::kValue) return args.global_decode_scale;
+  if (args.desc.global == GlobalScale::kComputed) {
+    *args.scale_memory = nvfp4_decode_scale(tensor_amax(args, stream, loops));
+  }
+  return *args.scale_memory;
+}
+
 }  // namespace
 
 void quantize_rows(const QuantizeArgs& args, Stream stream, const QuantizeLoops& loops) {
   const QuantizeDesc& d = args.desc;
   const int64_t block = block_size(d.format);
   const int64_t cols = d.k / block;
-  const float encode_scale = 1.0f / args.global_decode_scale;
+  const float encode_scale = 1.0f / global_decode_scale(args, stream, loops);
   for_each_chunk(d.m, d.k, stream, [&](int64_t i, int64_t j, int64_t count) {
     alignas(64) float buffer[kChunk];
     uint8_t scales[kMaxChunkScales];
-    const float* x = buffer;
-    if (d.src_type == DType::kF32) {
-      x = args.src.row<const float>(i) + j;
-    } else {
-      loops.widen(d.src_type, args.src.row<const uint16_t>(i) + j, count, buffer);
-    }
+    const float* x = widened(args, loops, i, j, count, buffer);
     loops.quantize(d, encode_scale, x, count / block, args.codes + (i * d.k + j) / 2, scales);
     for_each_run(d.layout, i, j / block, count / block, cols,
                  [&](int64_t offset, int64_t at, int64_t n) {

@@ -1,6 +1,7 @@
 // ops/quantize.h word for word: one block of formats/ after the other.
 #include "kernels/ref/quantize.h"
 
+#include <cmath>
 #include <cstring>
 
 #include "formats/block_search.h"
@@ -27,11 +28,26 @@ uint8_t quantize_block(const QuantizeDesc& d, float encode_scale, const float* x
   }
 }
 
+float global_decode_scale(const QuantizeArgs& args) {
+  if (args.desc.global == GlobalScale::kValue) return args.global_decode_scale;
+  if (args.desc.global == GlobalScale::kComputed) {
+    double amax = 0;
+    for (int64_t i = 0; i < args.desc.m; ++i) {
+      // std::fmax, like the formats' amax, passes over NaN.
+      for (int64_t j = 0; j < args.desc.k; ++j) {
+        amax = std::fmax(amax, std::fabs(load(args.src, i, j)));
+      }
+    }
+    *args.scale_memory = nvfp4_decode_scale(static_cast<float>(amax));
+  }
+  return *args.scale_memory;
+}
+
 void quantize(const QuantizeArgs& args, const KernelConfig&, Stream) {
   const QuantizeDesc& d = args.desc;
   const int64_t block = block_size(d.format);
   const int64_t cols = d.k / block;
-  const float encode_scale = 1.0f / args.global_decode_scale;
+  const float encode_scale = 1.0f / global_decode_scale(args);
   std::memset(args.scales, 0, scale_bytes(d.layout, d.m, cols));
   for (int64_t i = 0; i < d.m; ++i) {
     for (int64_t b = 0; b < cols; ++b) {

@@ -1,0 +1,48 @@
+// Small device functions that kernels of every architecture share. What an older chip has no
+// instruction for is written out, with the same result.
+#pragma once
+
+#include <cstdint>
+
+#include "formats/e4m3.h"
+
+namespace nibble::cuda {
+
+// Programmatic dependent launch. wait: everything that earlier kernels wrote is visible behind it.
+// trigger: the next kernel may start once every block has come here; best behind the last load.
+__device__ __forceinline__ void pdl_wait() {
+#if __CUDA_ARCH__ >= 900
+  asm volatile("griddepcontrol.wait;" ::: "memory");
+#endif
+}
+__device__ __forceinline__ void pdl_trigger() {
+#if __CUDA_ARCH__ >= 900
+  asm volatile("griddepcontrol.launch_dependents;" ::: "memory");
+#endif
+}
+
+// prmt.b32 with every mode bit of the selector (the intrinsic drops the sign replication).
+__device__ __forceinline__ uint32_t permute_bytes(uint32_t a, uint32_t b, uint32_t selector) {
+  uint32_t out;
+  asm("prmt.b32 %0, %1, %2, %3;" : "=r"(out) : "r"(a), "r"(b), "r"(selector));
+  return out;
+}
+
+// float_to_e4m3_satfinite in hardware where there is some.
+__device__ __forceinline__ uint8_t fast_e4m3(float value) {
+#if __CUDA_ARCH__ >= 890
+  uint16_t pair;
+  asm("cvt.rn.satfinite.e4m3x2.f32 %0, %1, %2;" : "=h"(pair) : "f"(0.0f), "f"(value));
+  return static_cast<uint8_t>(pair);
+#else
+  return float_to_e4m3_satfinite(value);
+#endif
+}
+
+// e4m3_to_float of a code below kE4m3Nan: its bits in a float's place, the bias made up for by an
+// exact product, subnormals included.
+__device__ __forceinline__ float fast_e4m3_to_float(uint8_t code) {
+  return __uint_as_float(static_cast<uint32_t>(code) << 20) * 0x1p120f;
+}
+
+}  // namespace nibble::cuda
