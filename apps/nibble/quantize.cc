@@ -118,6 +118,13 @@ void add_quantize(CLI::App& app, Command& command) {
   add_choice(c, "--scale-rule", q.scale_rule,
              {Mxfp4ScaleRule::kCeil, Mxfp4ScaleRule::kFloor, Mxfp4ScaleRule::kEven},
              "mxfp4 with rtn: how a block's power of two is chosen");
+  const std::map<std::string, LmHead> heads = {
+      {"nvfp4", LmHead::kNvfp4}, {"fp8", LmHead::kFp8}, {"none", LmHead::kKeep}};
+  c.add_option_function<std::string>(
+       "--lm-head", [&q, heads](const std::string& word) { q.lm_head = heads.at(word); },
+       "What becomes of the output matrix; none: as it is (fp8 for tied embeddings, else none, "
+       "unless given)")
+      ->check(CLI::IsMember(std::vector<std::string>{"nvfp4", "fp8", "none"}));
   c.add_option("--ignore", options->quantize.ignore,
                "Leave these modules as they are: globs on module paths or re:regex (repeatable)")
       ->allow_extra_args(false);

@@ -13,11 +13,23 @@
 
 namespace nibble {
 
+// What becomes of the output matrix, the lm_head: the largest one that every token reads whole.
+// With tied embeddings it is stored apart once it is quantized, and the embedding stays as it was:
+// that is what every engine reads, and a token looks up only one row of the embedding.
+enum class LmHead : uint8_t {
+  kDefault,  // kFp8 for tied embeddings, else kKeep
+  kKeep,     // as the checkpoint has it
+  kFp8,      // e4m3 with one scale a row, amax / 448
+  kNvfp4,    // with QuantizeOptions::method, four-over-six included
+};
+
 struct QuantizeOptions {
   WeightFormat format = WeightFormat::kNvfp4;  // kNvfp4 or kMxfp4
   Convention convention = Convention::kModelOpt;
   QuantizeMethod method = QuantizeMethod::kRtn;
   Mxfp4ScaleRule scale_rule = Mxfp4ScaleRule::kCeil;  // kMxfp4 with kRtn
+
+  LmHead lm_head = LmHead::kDefault;
 
   // Modules to leave as they are: shell globs on module paths ("model.layers.0.*", * crosses dots)
   // or "re:" and a regular expression that is matched from the path's start.
@@ -57,8 +69,9 @@ struct QuantizeReport {
   double seconds = 0.0;
 };
 
-// Quantizes every matrix of the decoder layers, except routers, and copies all other tensors
-// (embeddings, norms, lm_head, biases) byte for byte, with the tokenizer and other small files.
+// Quantizes every matrix of the decoder layers, except routers, and the lm_head as its option says,
+// and copies all other tensors (embeddings, norms, biases) byte for byte, with the tokenizer and
+// other small files.
 // Projections that are run as one (q|k|v, gate|up) share one global scale, that of their common
 // amax.
 //
@@ -70,8 +83,9 @@ struct QuantizeReport {
 // combination of options that does not exist, for a pattern that is malformed or matches no module;
 // kCheckpoint for a malformed source or weights that are NaN or Inf; kUnsupported, naming the
 // module, for one that is quantized already, whose k is not a multiple of the block, or whose
-// experts are one 3-D tensor (unless a pattern ignores it; a quantized one never is); kIo for what
-// the system refuses, a full disk among it.
+// experts are one 3-D tensor (unless a pattern ignores it; a quantized one never is), and for an
+// lm_head option where there is no output matrix; kIo for what the system refuses, a full disk
+// among it.
 QuantizeReport quantize_checkpoint(const std::filesystem::path& src,
                                    const std::filesystem::path& dst, const QuantizeOptions& options,
                                    const Device& device, const QuantizeProgressFn& progress = {});

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <map>
+#include <nlohmann/json.hpp>
 #include <set>
 #include <string_view>
 #include <utility>
@@ -9,6 +10,7 @@
 #include "base/check.h"
 #include "checkpoint/convention.h"
 #include "checkpoint/pattern.h"
+#include "checkpoint/strict_json.h"
 
 namespace nibble {
 namespace {
@@ -97,6 +99,14 @@ class IgnoreList {
   std::vector<Entry> entries_;
 };
 
+void check_blocks(const ModuleSummary& m, WeightFormat format) {
+  const int64_t block = block_size(format);
+  NIBBLE_CHECK(m.k % block == 0, ErrorCode::kUnsupported,
+               "{}: k = {} is not a multiple of {}, the block of {}; ignore the module to keep it "
+               "as it is",
+               m.name, m.k, block, to_string(format));
+}
+
 // True: quantize it. False: it stays as it is.
 bool is_target(const ModuleSummary& m, const QuantizeOptions& options, IgnoreList& ignore) {
   const bool plain = m.format == WeightFormat::kF32 || m.format == WeightFormat::kF16 ||
@@ -114,12 +124,36 @@ bool is_target(const ModuleSummary& m, const QuantizeOptions& options, IgnoreLis
                  m.name, m.experts);
     return false;  // a convolution
   }
-  const int64_t block = block_size(options.format);
-  NIBBLE_CHECK(m.k % block == 0, ErrorCode::kUnsupported,
-               "{}: k = {} is not a multiple of {}, the block of {}; ignore the module to keep it "
-               "as it is",
-               m.name, m.k, block, to_string(options.format));
+  check_blocks(m, options.format);
   return true;
+}
+
+// The output matrix, if it is to be quantized: stored as lm_head or, tied, as the embedding.
+std::optional<QuantizePlan::Weight> plan_lm_head(const Checkpoint& source,
+                                                 const std::vector<ModuleSummary>& modules,
+                                                 const QuantizeOptions& options) {
+  const auto json = parse_strict_json(source.config_json(), source.dir().string());
+  const bool tied = json.value("tie_word_embeddings", nlohmann::json()) == true;
+  const bool by_default = options.lm_head == LmHead::kDefault;
+  if (options.lm_head == LmHead::kKeep || (by_default && !tied)) return std::nullopt;
+  const auto stored = [&](std::string_view name) {
+    return std::find_if(modules.begin(), modules.end(),
+                        [&](const ModuleSummary& m) { return m.name == name && m.experts == 0; });
+  };
+  auto module = stored("lm_head");
+  const bool copied = module == modules.end();
+  if (copied && tied) module = stored("model.embed_tokens");
+  if (module == modules.end()) {
+    NIBBLE_CHECK(by_default, ErrorCode::kUnsupported,
+                 "{}: has no output matrix to quantize; expected lm_head.weight, or "
+                 "tie_word_embeddings in config.json and model.embed_tokens.weight",
+                 source.dir().string());
+    return std::nullopt;
+  }
+  const auto format = options.lm_head == LmHead::kNvfp4 ? WeightFormat::kNvfp4 : WeightFormat::kF8;
+  if (is_fp4(format)) check_blocks(*module, format);
+  return QuantizePlan::Weight{
+      "lm_head", module->name + ".weight", format, DType::kF32, module->n, module->k, copied};
 }
 
 }  // namespace
@@ -128,20 +162,40 @@ QuantizePlan plan_quantization(const Checkpoint& source, const QuantizeOptions& 
   IgnoreList ignore(options.ignore);
   std::map<std::string, ModuleSummary> targets;     // by the weight's tensor name
   std::set<std::string> unquantized = {"lm_head"};  // a tied one too: readers look for the name
-  ignore.matches("lm_head");
-  auto modules = source.modules();
-  for (ModuleSummary& m : modules) {
+  const bool ignores_lm_head = ignore.matches("lm_head");
+  const auto modules = source.modules();
+  for (const ModuleSummary& m : modules) {
     if (is_target(m, options, ignore)) {
-      targets.emplace(m.name + ".weight", std::move(m));
+      targets.emplace(m.name + ".weight", m);
     } else if (!is_embedding(split_path(m.name).back())) {
       unquantized.insert(m.name);
     }
   }
 
+  NIBBLE_CHECK(!targets.empty(), ErrorCode::kUnsupported, "{}: no linear layer is left to quantize",
+               source.dir().string());
+
   QuantizePlan plan;
+  const auto add_outputs = [&](const QuantizePlan::Weight& w) {
+    for (OutputTensor& out : linear_tensors(w.module, w.format, w.n, w.k, options.convention)) {
+      plan.outputs.push_back(std::move(out));
+    }
+  };
+  std::optional<QuantizePlan::Weight> lm_head;
+  if (!ignores_lm_head) lm_head = plan_lm_head(source, modules, options);
+  if (lm_head) {
+    unquantized.erase(lm_head->module);
+    plan.lm_head = lm_head->format;
+  }
   std::map<std::string, size_t> groups;
   for (const TensorSummary& t : source.tensors()) {
     plan.bytes_in += t.bytes;
+    if (lm_head && lm_head->tensor == t.name) {
+      lm_head->dtype = t.dtype;
+      plan.groups.push_back({{*lm_head}});
+      add_outputs(*lm_head);
+      if (!lm_head->copied) continue;
+    }
     const auto it = targets.find(t.name);
     if (it == targets.end()) {
       NIBBLE_CHECK(t.shape.size() != 3 || t.name.ends_with(".weight") ||
@@ -157,14 +211,11 @@ QuantizePlan plan_quantization(const Checkpoint& source, const QuantizeOptions& 
     const ModuleSummary& m = it->second;
     const auto [group, is_new] = groups.emplace(group_name(m.name), plan.groups.size());
     if (is_new) plan.groups.emplace_back();
-    plan.groups[group->second].weights.push_back({m.name, t.name, t.dtype, m.n, m.k});
-    for (OutputTensor& out : linear_tensors(m.name, options.format, m.n, m.k, options.convention)) {
-      plan.outputs.push_back(std::move(out));
-    }
+    auto& weights = plan.groups[group->second].weights;
+    weights.push_back({m.name, t.name, options.format, t.dtype, m.n, m.k, false});
+    add_outputs(weights.back());
   }
   ignore.check_all_used();
-  NIBBLE_CHECK(!plan.groups.empty(), ErrorCode::kUnsupported,
-               "{}: no linear layer is left to quantize", source.dir().string());
   plan.unquantized.assign(unquantized.begin(), unquantized.end());
   return plan;
 }

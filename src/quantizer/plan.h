@@ -1,6 +1,7 @@
 // What happens to each tensor of a checkpoint.
 #pragma once
 
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -14,9 +15,11 @@ struct QuantizePlan {
   struct Weight {
     std::string module;
     std::string tensor;
-    DType dtype;
+    WeightFormat format;  // to become
+    DType dtype;          // stored
     int64_t n;
     int64_t k;
+    bool copied;  // too: a tied embedding stays
   };
   // Weights that share one global scale.
   struct Group {
@@ -25,6 +28,7 @@ struct QuantizePlan {
   std::vector<Group> groups;
   std::vector<std::string> copied;       // tensors
   std::vector<std::string> unquantized;  // modules of linear layers among them
+  std::optional<WeightFormat> lm_head;   // nothing: as it is
   std::vector<OutputTensor> outputs;     // in the source's order
   int64_t bytes_in = 0;
 };

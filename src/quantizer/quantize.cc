@@ -91,7 +91,8 @@ class Job {
 
   void quantize_group(const QuantizePlan::Group& group) {
     float amax = 0.0f;
-    if (options_.format == WeightFormat::kNvfp4) {
+    const WeightFormat format = group.weights.front().format;
+    if (format == WeightFormat::kNvfp4) {
       for (const auto& w : group.weights) {
         const float own = quantizer_.amax(view(w));
         NIBBLE_CHECK(std::isfinite(own), ErrorCode::kCheckpoint, "{}: tensor {} holds NaN or Inf",
@@ -101,7 +102,7 @@ class Job {
         if (group.weights.size() > 1) source_.release(w.tensor);
       }
     }
-    const float scale = quantizer_.global_decode_scale(amax);
+    const float scale = quantizer_.global_decode_scale(format, amax);
     for (const auto& w : group.weights) {
       quantize_weight(w, scale);
       report_progress(w.tensor);
@@ -110,27 +111,32 @@ class Job {
 
   void quantize_weight(const QuantizePlan::Weight& w, float scale) {
     std::vector<uint8_t>& buffer = buffers_[next_buffer_++ % 2];
-    const int64_t code_bytes = w.n * row_bytes(options_.format, w.k);
-    buffer.resize(static_cast<size_t>(code_bytes + w.n * (w.k / block_size(options_.format))));
-    const auto errors =
-        quantizer_.quantize(view(w), scale, buffer.data(), buffer.data() + code_bytes);
+    const bool fp4 = is_fp4(w.format);
+    const int64_t scale_bytes = w.n * (fp4 ? w.k / block_size(w.format) : int64_t{sizeof(float)});
+    buffer.resize(static_cast<size_t>(scale_bytes + w.n * row_bytes(w.format, w.k)));
+    // Scales first, where they are aligned.
+    uint8_t* const codes = buffer.data() + scale_bytes;
+    uint8_t* const scales = fp4 ? buffer.data() : nullptr;
+    float* const row_scales = fp4 ? nullptr : reinterpret_cast<float*>(buffer.data());
+    const auto errors = quantizer_.quantize(view(w), {w.format, scale, codes, scales, row_scales});
     NIBBLE_CHECK(std::isfinite(errors.squared_error), ErrorCode::kCheckpoint,
                  "{}: tensor {} holds NaN or Inf", source_.dir().string(), w.tensor);
-    done_bytes_ += static_cast<int64_t>(source_.bytes(w.tensor).size());
+    if (!w.copied) done_bytes_ += static_cast<int64_t>(source_.bytes(w.tensor).size());
     source_.release(w.tensor);
     total_.squared_error += errors.squared_error;
     total_.squared_norm += errors.squared_norm;
     const double error = relative(errors);
-    report_.tensors.push_back({w.module, w.n, w.k, options_.format, scale, error, decibels(error)});
+    report_.tensors.push_back({w.module, w.n, w.k, w.format, scale, error, decibels(error)});
 
     WeightTensor weight;
     weight.name = w.module;
-    weight.format = options_.format;
+    weight.format = w.format;
     weight.n = w.n;
     weight.k = w.k;
-    weight.codes = buffer.data();
-    weight.scales = buffer.data() + code_bytes;
-    if (options_.format == WeightFormat::kNvfp4) weight.segments = {{0, scale}};
+    weight.codes = codes;
+    weight.scales = scales;
+    weight.row_scales = row_scales;
+    if (w.format == WeightFormat::kNvfp4) weight.segments = {{0, scale}};
     background_.start(
         [this, weight] { write_linear(writer_, weight.name, weight, options_.convention); });
   }
@@ -176,9 +182,12 @@ QuantizeReport quantize_checkpoint(const std::filesystem::path& src,
   const Destination destination(src, dst, options.overwrite);
   CheckpointWriter writer(destination.target(), plan.outputs, options.max_shard_bytes);
   QuantizeReport report = Job(source, plan, options, device, writer, progress).run();
-  write_configs(
-      writer, source,
-      {.convention = options.convention, .format = options.format, .ignore = plan.unquantized});
+  ExportConfig config{.convention = options.convention,
+                      .format = options.format,
+                      .lm_head = plan.lm_head,
+                      .ignore = plan.unquantized};
+  for (const QuantizedTensor& t : report.tensors) config.quantized.push_back(t.name);
+  write_configs(writer, source, config);
   writer.finish();
   destination.commit();
   report.unquantized = plan.unquantized;

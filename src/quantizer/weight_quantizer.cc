@@ -7,6 +7,7 @@
 
 #include "dispatch/ops.h"
 #include "formats/block_search.h"
+#include "formats/e4m3.h"
 #include "formats/float16.h"
 #include "formats/nvfp4.h"
 #include "quantizer/chunks.h"
@@ -51,14 +52,17 @@ WeightQuantizer::Errors errors_of(const uint8_t* bytes, const float* decoded, in
                                   Widen widen) {
   constexpr int kLanes = 4;
   double error[kLanes] = {}, norm[kLanes] = {};
-  for (int64_t i = 0; i < count; i += kLanes) {  // counts are whole blocks
-    for (int lane = 0; lane < kLanes; ++lane) {
-      const double w = static_cast<double>(widen(load<T>(bytes, i + lane)));
-      const double d = w - static_cast<double>(decoded[i + lane]);
-      error[lane] += d * d;
-      norm[lane] += w * w;
-    }
+  const auto add = [&](int64_t i, int lane) {
+    const double w = static_cast<double>(widen(load<T>(bytes, i)));
+    const double d = w - static_cast<double>(decoded[i]);
+    error[lane] += d * d;
+    norm[lane] += w * w;
+  };
+  int64_t i = 0;
+  for (; i + kLanes <= count; i += kLanes) {
+    for (int lane = 0; lane < kLanes; ++lane) add(i + lane, lane);
   }
+  for (; i < count; ++i) add(i, 0);
   return {std::accumulate(error, error + kLanes, 0.0), std::accumulate(norm, norm + kLanes, 0.0)};
 }
 
@@ -72,6 +76,30 @@ WeightQuantizer::Errors errors_of(DType type, const uint8_t* bytes, const float*
     default:
       return errors_of<uint16_t>(bytes, decoded, count, bf16_to_float);
   }
+}
+
+void widen_row(DType type, const uint8_t* bytes, int64_t count, float* out) {
+  if (type == DType::kF32) {
+    std::memcpy(out, bytes, static_cast<size_t>(count) * sizeof(float));
+    return;
+  }
+  for (int64_t i = 0; i < count; ++i) {
+    const auto bits = load<uint16_t>(bytes, i);
+    out[i] = type == DType::kBF16 ? bf16_to_float(bits) : fp16_to_float(bits);
+  }
+}
+
+// Returns the row's scale and leaves in `values` what the codes stand for. NaN or Inf among them
+// stay, so that the errors show them.
+float quantize_e4m3_row(float* values, int64_t count, uint8_t* codes) {
+  float amax = 0.0f;
+  for (int64_t i = 0; i < count; ++i) amax = std::max(amax, float_abs(values[i]));
+  const float scale = amax > 0 ? std::max(amax / kE4m3Max, std::numeric_limits<float>::min()) : 1;
+  for (int64_t i = 0; i < count; ++i) {
+    codes[i] = float_to_e4m3_satfinite(values[i] / scale);
+    values[i] = e4m3_to_float(codes[i]) * scale;
+  }
+  return scale;
 }
 
 }  // namespace
@@ -95,29 +123,33 @@ float WeightQuantizer::amax(const SourceWeight& weight) const {
                            [](float a, float b) { return float_bits(a) < float_bits(b); });
 }
 
-float WeightQuantizer::global_decode_scale(float amax) const {
-  if (options_.format != WeightFormat::kNvfp4) return 1.0f;
+float WeightQuantizer::global_decode_scale(WeightFormat format, float amax) const {
+  if (format != WeightFormat::kNvfp4) return 1.0f;
   return 1.0f / nvfp4_encode_scale(amax, options_.method == QuantizeMethod::kFourOverSix
                                              ? kFourOverSixScaleMax
                                              : kE4m3Max);
 }
 
 WeightQuantizer::Errors WeightQuantizer::quantize(const SourceWeight& weight,
-                                                  float global_decode_scale, uint8_t* codes,
-                                                  uint8_t* scales) {
+                                                  const Target& target) {
   const int64_t rows_per_chunk = std::max<int64_t>(1, kChunkElements / weight.k);
   const int64_t row_size = weight.k * static_cast<int64_t>(size_of(weight.dtype));
   std::vector<Errors> errors((weight.n + rows_per_chunk - 1) / rows_per_chunk);
-  for_each_chunk(
-      device_.pool(), static_cast<int64_t>(errors.size()), [&](int worker, int64_t chunk) {
-        const int64_t row = chunk * rows_per_chunk;
-        SourceWeight rows = weight;
-        rows.n = std::min(rows_per_chunk, weight.n - row);
-        rows.bytes = weight.bytes.subspan(row * row_size, rows.n * row_size);
-        errors[chunk] =
-            quantize_rows(workers_[worker], rows, global_decode_scale, codes + row * weight.k / 2,
-                          scales + row * weight.k / block_size(options_.format));
-      });
+  for_each_chunk(device_.pool(), static_cast<int64_t>(errors.size()),
+                 [&](int worker, int64_t chunk) {
+                   const int64_t row = chunk * rows_per_chunk;
+                   SourceWeight rows = weight;
+                   rows.n = std::min(rows_per_chunk, weight.n - row);
+                   rows.bytes = weight.bytes.subspan(row * row_size, rows.n * row_size);
+                   Target part = target;
+                   part.codes += row * row_bytes(target.format, weight.k);
+                   if (is_fp4(target.format)) {
+                     part.scales += row * (weight.k / block_size(target.format));
+                   } else {
+                     part.row_scales += row;
+                   }
+                   errors[chunk] = quantize_rows(workers_[worker], rows, part);
+                 });
   // In the order of the rows, so that a report does not depend on the number of threads.
   Errors sum;
   for (const Errors& e : errors) {
@@ -128,31 +160,39 @@ WeightQuantizer::Errors WeightQuantizer::quantize(const SourceWeight& weight,
 }
 
 WeightQuantizer::Errors WeightQuantizer::quantize_rows(Worker& worker, const SourceWeight& rows,
-                                                       float global_decode_scale, uint8_t* codes,
-                                                       uint8_t* scales) const {
+                                                       const Target& target) const {
   const int64_t count = rows.n * rows.k;
   const uint8_t* bytes = rows.bytes.data();
   if (reinterpret_cast<uintptr_t>(bytes) % size_of(rows.dtype) != 0) {
     worker.aligned.assign(rows.bytes.begin(), rows.bytes.end());
     bytes = worker.aligned.data();
   }
-  nibble::quantize({.desc = {.format = options_.format,
+  worker.decoded.resize(static_cast<size_t>(count));
+  if (target.format == WeightFormat::kF8) {
+    for (int64_t row = 0; row < rows.n; ++row) {
+      const int64_t at = row * rows.k;
+      float* const values = worker.decoded.data() + at;
+      widen_row(rows.dtype, bytes + at * static_cast<int64_t>(size_of(rows.dtype)), rows.k, values);
+      target.row_scales[row] = quantize_e4m3_row(values, rows.k, target.codes + at);
+    }
+    return errors_of(rows.dtype, bytes, worker.decoded.data(), count);
+  }
+  nibble::quantize({.desc = {.format = target.format,
                              .method = options_.method,
                              .scale_rule = options_.scale_rule,
                              .src_type = rows.dtype,
                              .m = rows.n,
                              .k = rows.k},
                     .src = {const_cast<uint8_t*>(bytes), rows.dtype, rows.n, rows.k, rows.k},
-                    .global_decode_scale = global_decode_scale,
-                    .codes = codes,
-                    .scales = scales},
+                    .global_decode_scale = target.global_decode_scale,
+                    .codes = target.codes,
+                    .scales = target.scales},
                    worker.device);
-  worker.decoded.resize(static_cast<size_t>(count));
   nibble::dequantize(
-      {.desc = {.format = options_.format, .dst_type = DType::kF32, .m = rows.n, .k = rows.k},
-       .codes = codes,
-       .scales = scales,
-       .global_decode_scale = global_decode_scale,
+      {.desc = {.format = target.format, .dst_type = DType::kF32, .m = rows.n, .k = rows.k},
+       .codes = target.codes,
+       .scales = target.scales,
+       .global_decode_scale = target.global_decode_scale,
        .dst = {worker.decoded.data(), DType::kF32, rows.n, rows.k, rows.k}},
       worker.device);
   return errors_of(rows.dtype, bytes, worker.decoded.data(), count);

@@ -27,16 +27,23 @@ class WeightQuantizer {
   float amax(const SourceWeight& weight) const;
 
   // For weights whose common amax this is: the reciprocal of an encode scale, so that both
-  // conventions keep it exactly. 1 for MXFP4.
-  float global_decode_scale(float amax) const;
+  // conventions keep it exactly. 1 where `format` is not NVFP4.
+  float global_decode_scale(WeightFormat format, float amax) const;
 
   struct Errors {
     double squared_error = 0.0;  // NaN or Inf if a value is
     double squared_norm = 0.0;
   };
-  // codes: [n, k/2]; scales: [n, k/block].
-  Errors quantize(const SourceWeight& weight, float global_decode_scale, uint8_t* codes,
-                  uint8_t* scales);
+  // Where the results of one weight go. codes: [n, row_bytes(k)]; for 4 bits scales: [n, k/block],
+  // for kF8 row_scales: [n].
+  struct Target {
+    WeightFormat format;
+    float global_decode_scale;
+    uint8_t* codes;
+    uint8_t* scales;
+    float* row_scales;
+  };
+  Errors quantize(const SourceWeight& weight, const Target& target);
 
  private:
   struct Worker {
@@ -44,8 +51,7 @@ class WeightQuantizer {
     std::vector<uint8_t> aligned;
     std::vector<float> decoded;
   };
-  Errors quantize_rows(Worker& worker, const SourceWeight& rows, float global_decode_scale,
-                       uint8_t* codes, uint8_t* scales) const;
+  Errors quantize_rows(Worker& worker, const SourceWeight& rows, const Target& target) const;
 
   QuantizeOptions options_;
   Device device_;

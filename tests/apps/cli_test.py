@@ -147,7 +147,7 @@ class Quantize(Case):
             target = self.dir / convention
             out, _ = run("quantize", BF16, target, "--convention", convention, "--json")
             report = json.loads(out)
-            self.assertEqual(len(report["tensors"]), 210)
+            self.assertEqual(len(report["tensors"]), 211)  # the tied lm_head is one
             for tensor in report["tensors"]:
                 self.assertGreater(tensor["snr_db"], 15)
                 self.assertLess(tensor["relative_error"], 0.15)
@@ -162,11 +162,25 @@ class Quantize(Case):
                      "--temp", 0)
         self.assertTrue(out.strip())
 
+    def test_lm_head(self) -> None:
+        outs = {}
+        for word, count in (("none", 210), ("fp8", 211), ("nvfp4", 211)):
+            out, _ = run("quantize", BF16, self.dir / word, "--lm-head", word, "--json")
+            report = json.loads(out)
+            self.assertEqual(len(report["tensors"]), count)
+            self.assertEqual(report["unquantized"], ["lm_head"] if word == "none" else [])
+            outs[word], _ = run("run", self.dir / word, "-p", "The capital of France is", "--raw",
+                                "-n", 4, "--temp", 0)
+        self.assertEqual(outs["fp8"], outs["none"])
+        self.assertTrue(outs["nvfp4"].strip())
+        _, err = run("quantize", BF16, self.dir / "x", "--lm-head", "int8", code=2)
+        self.assertIn("int8", err)
+
     def test_plain_lines_without_a_terminal(self) -> None:
         out, err = run("quantize", BF16, self.dir / "q")
         self.assertNotIn("\r", err)
         self.assertIn("model.layers.0.mlp.down_proj", out)
-        self.assertRegex(out.splitlines()[-1], r"210 tensors to nvfp4, .* GB/s; peak memory \d+ MiB")
+        self.assertRegex(out.splitlines()[-1], r"211 tensors to nvfp4, .* GB/s; peak memory \d+ MiB")
 
     def test_existing_target_and_unknown_words(self) -> None:
         (self.dir / "there").mkdir()

@@ -1,5 +1,6 @@
 // Quantizes for requantize_test.py and for measurements:
-// quantize_driver SRC DST nvfp4|mxfp4 modelopt|compressed-tensors rtn|mse|four-over-six [overwrite]
+// quantize_driver SRC DST nvfp4|mxfp4 modelopt|compressed-tensors rtn|mse|four-over-six
+//                 default|none|fp8|nvfp4 [overwrite]
 #include <sys/resource.h>
 
 #include <cstdio>
@@ -10,8 +11,8 @@
 
 int main(int argc, char** argv) {
   using namespace nibble;
-  if (argc < 6) return 2;
-  const std::string format = argv[3], convention = argv[4], method = argv[5];
+  if (argc < 7) return 2;
+  const std::string format = argv[3], convention = argv[4], method = argv[5], lm_head = argv[6];
   QuantizeOptions options;
   options.format = format == "mxfp4" ? WeightFormat::kMxfp4 : WeightFormat::kNvfp4;
   options.convention =
@@ -19,7 +20,11 @@ int main(int argc, char** argv) {
   options.method = method == "mse"             ? QuantizeMethod::kMse
                    : method == "four-over-six" ? QuantizeMethod::kFourOverSix
                                                : QuantizeMethod::kRtn;
-  options.overwrite = argc > 6;
+  options.lm_head = lm_head == "fp8"     ? LmHead::kFp8
+                    : lm_head == "nvfp4" ? LmHead::kNvfp4
+                    : lm_head == "none"  ? LmHead::kKeep
+                                         : LmHead::kDefault;
+  options.overwrite = argc > 7;
   try {
     const QuantizeReport report = quantize_checkpoint(argv[1], argv[2], options, Device::cpu());
     rusage usage{};

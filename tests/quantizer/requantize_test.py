@@ -89,13 +89,16 @@ class QuantizeTest(unittest.TestCase):
         self.addCleanup(folder.cleanup)
         self.dir = Path(folder.name)
 
-    def quantize(self, tensors: dict[str, np.ndarray], fmt: str, convention: str, method: str):
+    def quantize(self, tensors: dict[str, np.ndarray], fmt: str, convention: str, method: str,
+                 lm_head: str = "default", tied: bool = False):  # fmt: skip
         src, dst = self.dir / "src", self.dir / "dst"
         src.mkdir(exist_ok=True)
         save_file(tensors, src / "model.safetensors")
-        (src / "config.json").write_text('{"model_type": "llama", "hidden_size": 64}')
+        config = {"model_type": "llama", "hidden_size": 64, "tie_word_embeddings": tied}
+        (src / "config.json").write_text(json.dumps(config))
         (src / "tokenizer.json").write_text("{}")
-        command = [DRIVER, str(src), str(dst), fmt, convention, method, "overwrite"]
+        command = [DRIVER, str(src), str(dst), fmt, convention, method, lm_head,
+                   "overwrite"]  # fmt: skip
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         self.assertEqual(done.returncode, 0, done.stderr)
         return load_raw(dst / "model.safetensors"), json.loads(done.stdout)
@@ -143,9 +146,65 @@ class QuantizeTest(unittest.TestCase):
     def test_global_scale_of_four_over_six(self) -> None:
         self.check(BF16, "nvfp4", "modelopt", "four-over-six")
 
+    def check_lm_head(self, dtype: np.dtype, convention: str, lm_head: str, tied: bool) -> None:
+        tensors = source(dtype)
+        if tied:
+            matrix = tensors["model.embed_tokens.weight"]
+        else:
+            rng = np.random.default_rng(5)
+            matrix = rng.normal(0.0, 0.05, (40, 64)).astype(np.float32).astype(dtype)
+            tensors["lm_head.weight"] = matrix
+        matrix[7] = 0
+        matrix[8, 1] = -0.0
+        matrix[9] *= dtype.type(1e-3)
+        written, report = self.quantize(tensors, "nvfp4", convention, "rtn", lm_head, tied)
+        self.assertEqual(report["tensors"], 15)
+        self.assertEqual(written["model.embed_tokens.weight"].tobytes(),
+                         tensors["model.embed_tokens.weight"].tobytes())  # fmt: skip
+        config = json.loads((self.dir / "dst" / "config.json").read_text())
+        self.assertFalse(config["tie_word_embeddings"])
+        quantization = config["quantization_config"]
+        self.assertNotIn("lm_head", quantization["ignore"])
+        compressed = convention == "compressed-tensors"
+        if lm_head == "nvfp4":
+            stored = written["lm_head." + ("weight_global_scale" if compressed else "weight_scale_2")]
+            stored = np.float32(stored.reshape(-1)[0])
+            codes, scales = nvfp4(matrix, np.float32(1) / stored if compressed else stored)
+            codes_name = "lm_head.weight_packed" if compressed else "lm_head.weight"
+            np.testing.assert_array_equal(written[codes_name], codes)
+            np.testing.assert_array_equal(written["lm_head.weight_scale"], scales)
+            return
+        wide = matrix.astype(np.float32)
+        scales = np.abs(wide).max(axis=1) / np.float32(448)
+        scales[scales == 0] = 1
+        codes = (wide / scales[:, None]).astype(ml_dtypes.float8_e4m3fn).view(np.uint8)
+        np.testing.assert_array_equal(written["lm_head.weight"], codes)
+        self.assertEqual(written["lm_head.weight_scale"].shape, (40, 1) if compressed else (40,))
+        np.testing.assert_array_equal(written["lm_head.weight_scale"].reshape(-1), scales)
+        if compressed:
+            group = quantization["config_groups"]["group_1"]
+            self.assertEqual(quantization["format"], "mixed-precision")
+            self.assertEqual(group["targets"], ["lm_head"])
+            self.assertEqual(group["weights"]["num_bits"], 8)
+        else:
+            layers = quantization["quantized_layers"]
+            self.assertEqual(quantization["quant_algo"], "MIXED_PRECISION")
+            self.assertEqual(len(layers), 15)
+            self.assertEqual(layers["lm_head"]["quant_algo"], "FP8_PER_CHANNEL_PER_TOKEN")
+
+    def test_lm_head(self) -> None:
+        for dtype in (np.dtype(BF16), np.dtype(np.float16), np.dtype(np.float32)):
+            for convention in ("modelopt", "compressed-tensors"):
+                for lm_head in ("fp8", "nvfp4"):
+                    for tied in (False, True):
+                        with self.subTest(dtype=dtype, convention=convention, lm_head=lm_head,
+                                          tied=tied):  # fmt: skip
+                            self.check_lm_head(dtype, convention, lm_head, tied)
+
     def test_errors_end_with_one_line(self) -> None:
         done = subprocess.run(
-            [DRIVER, str(self.dir / "none"), str(self.dir / "dst"), "nvfp4", "modelopt", "rtn"],
+            [DRIVER, str(self.dir / "none"), str(self.dir / "dst"), "nvfp4", "modelopt", "rtn",
+             "default"],
             capture_output=True, text=True, check=False,
         )  # fmt: skip
         self.assertEqual(done.returncode, 1)
