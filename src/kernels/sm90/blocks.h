@@ -19,6 +19,8 @@
 
 #include <cstdint>
 
+#include "base/host_device.h"
+
 namespace nibble::sm90 {
 
 inline constexpr int kBlockRows = 16;
@@ -27,14 +29,14 @@ inline constexpr int kBlockCodeBytes = kBlockRows * kBlockK / 2;
 inline constexpr int kBlockScaleBytes = kBlockRows * kBlockK / 16;
 inline constexpr int kBlockBytes = kBlockCodeBytes + kBlockScaleBytes;
 
-constexpr int64_t row_blocks(int64_t n) { return (n + kBlockRows - 1) / kBlockRows; }
-constexpr int64_t k_blocks(int64_t k) { return (k + kBlockK - 1) / kBlockK; }
+NIBBLE_HD constexpr int64_t row_blocks(int64_t n) { return (n + kBlockRows - 1) / kBlockRows; }
+NIBBLE_HD constexpr int64_t k_blocks(int64_t k) { return (k + kBlockK - 1) / kBlockK; }
 // What a kernel may read behind the last block, for tiles of more rows than there are.
 inline constexpr int64_t kTailBytes = 32 * kBlockBytes;
-constexpr int64_t packed_bytes(int64_t n, int64_t k) {
+NIBBLE_HD constexpr int64_t packed_bytes(int64_t n, int64_t k) {
   return row_blocks(n) * k_blocks(k) * kBlockBytes + kTailBytes;
 }
-constexpr int64_t block_offset(int64_t row_block, int64_t k_block, int64_t n) {
+NIBBLE_HD constexpr int64_t block_offset(int64_t row_block, int64_t k_block, int64_t n) {
   return (k_block * row_blocks(n) + row_block) * kBlockBytes;
 }
 

@@ -1,0 +1,50 @@
+// Warp-level tensor core instructions of sm_80 and later. lane = 4 g + t throughout.
+#pragma once
+
+#include <cstdint>
+
+namespace nibble::cuda {
+
+// Four 8 x 8 matrices of 16-bit elements; lane i gives the address of row i % 8 of matrix i / 8 and
+// receives elements 2t, 2t+1 of row g of each.
+__device__ __forceinline__ void load_matrices(uint32_t from, uint32_t (&m)[4]) {
+  asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0, %1, %2, %3}, [%4];"
+               : "=r"(m[0]), "=r"(m[1]), "=r"(m[2]), "=r"(m[3])
+               : "r"(from));
+}
+// The other way round, each matrix transposed.
+__device__ __forceinline__ void store_matrices_transposed(uint32_t to, const uint32_t (&m)[4]) {
+  asm volatile("stmatrix.sync.aligned.m8n8.x4.trans.shared.b16 [%0], {%1, %2, %3, %4};" ::"r"(to),
+               "r"(m[0]), "r"(m[1]), "r"(m[2]), "r"(m[3])
+               : "memory");
+}
+
+// d[16, 8] += a[16, 16] * b[16, 8], bf16 in, fp32 sums. a: rows g, g+8 at k 2t, then at 2t + 8;
+// b: column g, k 2t, then 2t + 8; d: row g columns 2t, 2t+1, then row g + 8.
+__device__ __forceinline__ void mma_bf16(float (&d)[4], const uint32_t* a, uint32_t b0,
+                                         uint32_t b1) {
+  asm("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7},"
+      " {%8, %9}, {%0, %1, %2, %3};"
+      : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
+      : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
+}
+
+// A pair of bf16 times the low or the high half of `scales`.
+template <bool kHigh>
+__device__ __forceinline__ uint32_t mul_bf16x2_by(uint32_t pair, uint32_t scales) {
+  uint32_t product;
+  if constexpr (kHigh) {
+    asm("{\n .reg .b16 low, high;\n .reg .b32 both;\n mov.b32 {low, high}, %2;\n"
+        " mov.b32 both, {high, high};\n mul.rn.bf16x2 %0, %1, both;\n}"
+        : "=r"(product)
+        : "r"(pair), "r"(scales));
+  } else {
+    asm("{\n .reg .b16 low, high;\n .reg .b32 both;\n mov.b32 {low, high}, %2;\n"
+        " mov.b32 both, {low, low};\n mul.rn.bf16x2 %0, %1, both;\n}"
+        : "=r"(product)
+        : "r"(pair), "r"(scales));
+  }
+  return product;
+}
+
+}  // namespace nibble::cuda

@@ -1,0 +1,14 @@
+// What sm_90 offers to dispatch: the prepared layout and the GEMMs that read it.
+#pragma once
+
+#include "ops/gemm.h"
+
+namespace nibble::sm90 {
+
+// WeightLayout::kSm90, packed on the host and kept in device memory.
+extern const WeightLayoutImpl kLayout;
+
+// "sm90_bf16xnvfp4_decode_gemm": reads the weights once per pass of up to 64 tokens.
+extern const GemmImpl kDecodeGemm;
+
+}  // namespace nibble::sm90

@@ -1,0 +1,32 @@
+// Writing D, of every type.
+#pragma once
+
+#include <cuda_bf16.h>
+#include <cuda_fp16.h>
+
+#include "kernels/sm90/gemm_params.h"
+
+namespace nibble::sm90 {
+
+template <class T>
+__device__ __forceinline__ void store_as(const Output& out, int64_t token, int64_t row,
+                                         float value) {
+  if (out.c != nullptr) {
+    value += static_cast<float>(static_cast<const T*>(out.c)[token * out.c_stride + row]);
+  }
+  static_cast<T*>(out.d)[token * out.d_stride + row] = static_cast<T>(value);
+}
+
+__device__ __forceinline__ void store_output(const Output& out, int64_t token, int64_t row,
+                                             float value) {
+  switch (out.type) {
+    case OutputType::kF32:
+      return store_as<float>(out, token, row, value);
+    case OutputType::kBF16:
+      return store_as<__nv_bfloat16>(out, token, row, value);
+    case OutputType::kF16:
+      return store_as<__half>(out, token, row, value);
+  }
+}
+
+}  // namespace nibble::sm90
