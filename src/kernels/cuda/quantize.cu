@@ -27,8 +27,7 @@ struct Shape {
   uint32_t padded_cols;
   uint32_t padded_rows;
   bool rows_apart;  // 128x4
-  bool padded;      // not kLinear
-  bool staged;
+  bool staged;      // not kLinear
 };
 
 // scale_offset with the layout known to the compiler: a tile's rows are then a shift, not a
@@ -45,7 +44,10 @@ __device__ __forceinline__ int64_t offset_of_scale(ScaleLayout layout, uint32_t 
   }
 }
 
-template <WeightFormat kFormat, DType kType, int kRows, int kMinCtas>
+// kDirect: one row, scales straight to global memory, their address ready before the data: the
+// least latency. It costs registers that the others, which keep more loads in flight, have no room
+// for.
+template <WeightFormat kFormat, DType kType, int kRows, int kMinCtas, bool kDirect>
 __global__ void __launch_bounds__(32 * kWarps, kMinCtas)
     quantize_kernel(const QuantizeParams p, const Shape s) {
   constexpr bool kMx = kFormat == WeightFormat::kMxfp4;
@@ -66,17 +68,20 @@ __global__ void __launch_bounds__(32 * kWarps, kMinCtas)
 
   const auto valid = [&](int i) { return in_row && row + i * row_step < s.m; };
   const uint32_t col = unit / kLanesPerBlock, local_col = lane / kLanesPerBlock;
-  uint8_t* direct = nullptr;  // where the first row's scale goes if not through shared memory
+  uint8_t* direct = nullptr;  // kDirect: where the scale goes, if anywhere
   const auto put = [&](int i, const QuantizedUnit& q) {
     if (valid(i)) {
       *reinterpret_cast<uint2*>(codes + static_cast<int64_t>(i * row_step) * s.units * kUnitCodes) =
           q.codes;
     }
     const auto scale = static_cast<uint8_t>(valid(i) ? q.scale : 0);
-    if (direct != nullptr && (s.padded || valid(i))) {
-      direct[static_cast<int64_t>(i * row_step) * s.cols] = scale;  // i > 0: kLinear
-    }
-    if (s.staged && unit % kLanesPerBlock == 0) {
+    if constexpr (kDirect) {
+      if (direct != nullptr) *direct = scale;
+    } else if (unit % kLanesPerBlock != 0) {
+      return;
+    } else if (!s.staged) {
+      if (valid(i)) p.scales[static_cast<int64_t>(row + i * row_step) * s.cols + col] = scale;
+    } else {
       staging[(local_col / 4 * kRows + i) * 16 + warp * 4 + local_col % 4] = scale;
     }
   };
@@ -87,9 +92,10 @@ __global__ void __launch_bounds__(32 * kWarps, kMinCtas)
   for (int i = 0; i < kRows; ++i) {
     if (valid(i)) x[i].load(src + i * row_step * p.src_row_bytes);
   }
-  // The address is worked out while the loads are under way.
-  if (!s.staged && unit % kLanesPerBlock == 0 && col < s.padded_cols) {
-    direct = p.scales + offset_of_scale(p.layout, row, col, s.cols);
+  if constexpr (kDirect) {
+    if (unit % kLanesPerBlock == 0 && col < s.padded_cols && row < s.padded_rows) {
+      direct = p.scales + offset_of_scale(p.layout, row, col, s.cols);
+    }
   }
   const bool given = kMx || p.decode_scale == nullptr;
   const float encode_scale = given ? p.encode_scale : usual_quotient(1.0f, *p.decode_scale);
@@ -115,7 +121,7 @@ __global__ void __launch_bounds__(32 * kWarps, kMinCtas)
       }
     }
   }
-  if (!s.staged) return;
+  if (kDirect || !s.staged) return;
   __syncthreads();
   const uint32_t group = threadIdx.x / kRows, in_group = threadIdx.x % kRows;
   const uint32_t first_col = (blockIdx.x * kGroups + group) * 4;
@@ -127,20 +133,17 @@ __global__ void __launch_bounds__(32 * kWarps, kMinCtas)
   }
 }
 
-template <WeightFormat kFormat, DType kType, int kRows, int kMinCtas>
-void launch_rows(const QuantizeParams& p, bool staged, nibble::Stream stream) {
+template <WeightFormat kFormat, DType kType, int kRows, int kMinCtas, bool kDirect = false>
+void launch_rows(const QuantizeParams& p, nibble::Stream stream) {
   const int64_t tile = scale_tile_rows(p.layout);
   const int64_t padded_rows = (p.m + tile - 1) / tile * tile;
   const int64_t cols = p.k / block_size(p.format);
   const bool rows_apart = p.layout == ScaleLayout::kSwizzled128x4;
-  const Shape s = {static_cast<uint32_t>(p.m),
-                   static_cast<uint32_t>(p.k / kUnit),
-                   static_cast<uint32_t>(cols),
-                   static_cast<uint32_t>(padded_scale_cols(p.layout, cols)),
-                   static_cast<uint32_t>(padded_rows),
-                   rows_apart,
-                   p.layout != ScaleLayout::kLinear,
-                   (staged || kRows > 1) && p.layout != ScaleLayout::kLinear};
+  const Shape s = {
+      static_cast<uint32_t>(p.m),         static_cast<uint32_t>(p.k / kUnit),
+      static_cast<uint32_t>(cols),        static_cast<uint32_t>(padded_scale_cols(p.layout, cols)),
+      static_cast<uint32_t>(padded_rows), rows_apart,
+      p.layout != ScaleLayout::kLinear};
   // Columns of padding may need a chunk of their own.
   const int64_t lanes = std::max<int64_t>(
       s.units, static_cast<int64_t>(s.padded_cols) * (block_size(p.format) / kUnit));
@@ -149,21 +152,22 @@ void launch_rows(const QuantizeParams& p, bool staged, nibble::Stream stream) {
   const dim3 grid(static_cast<uint32_t>((lanes + 31) / 32), y,
                   static_cast<uint32_t>((quads + y - 1) / y));
   launch({.grid = grid, .block = 32 * kWarps, .pdl = stream.pdl, .stream = stream}, "quantize",
-         quantize_kernel<kFormat, kType, kRows, kMinCtas>, p, s);
+         quantize_kernel<kFormat, kType, kRows, kMinCtas, kDirect>, p, s);
 }
 
 // CTAs on an SM at least: the register cap that keeps enough loads in flight.
 template <WeightFormat kFormat, DType kType>
 void launch_type(const QuantizeParams& p, int rows, bool staged, nibble::Stream stream) {
   if constexpr (kType == DType::kF32) {
-    launch_rows<kFormat, kType, 1, 10>(p, staged, stream);
+    launch_rows<kFormat, kType, 1, 10>(p, stream);
   } else if constexpr (kFormat == WeightFormat::kMxfp4) {
-    if (rows == 1) return launch_rows<kFormat, kType, 1, 12>(p, staged, stream);
-    launch_rows<kFormat, kType, 2, 10>(p, staged, stream);
+    if (rows == 1) return launch_rows<kFormat, kType, 1, 12>(p, stream);
+    launch_rows<kFormat, kType, 2, 10>(p, stream);
   } else {
-    if (rows == 1) return launch_rows<kFormat, kType, 1, 12>(p, staged, stream);
-    if (rows == 2) return launch_rows<kFormat, kType, 2, 12>(p, staged, stream);
-    launch_rows<kFormat, kType, 4, 8>(p, staged, stream);
+    if (!staged) return launch_rows<kFormat, kType, 1, 12, true>(p, stream);
+    if (rows == 1) return launch_rows<kFormat, kType, 1, 14>(p, stream);
+    if (rows == 2) return launch_rows<kFormat, kType, 2, 12>(p, stream);
+    launch_rows<kFormat, kType, 4, 8>(p, stream);
   }
 }
 
