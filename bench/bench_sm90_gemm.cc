@@ -21,7 +21,7 @@
 #include "formats/float16.h"
 #include "kernels/sm90/gemm.h"
 #include "kernels/sm90/layout.h"
-#include "sm90_gemm_kernels.h"
+#include "bench/sm90_gemm_kernels.h"
 
 using namespace nibble;
 using namespace nibble::bench;

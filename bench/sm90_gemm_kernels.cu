@@ -2,7 +2,7 @@
 
 #include "formats/e2m1.h"
 #include "formats/e4m3.h"
-#include "sm90_gemm_kernels.h"
+#include "bench/sm90_gemm_kernels.h"
 
 namespace nibble::bench {
 namespace {
