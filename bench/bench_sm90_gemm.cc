@@ -18,10 +18,10 @@
 #include <vector>
 
 #include "base/cuda.h"
+#include "bench/sm90_gemm_kernels.h"
 #include "formats/float16.h"
 #include "kernels/sm90/gemm.h"
 #include "kernels/sm90/layout.h"
-#include "bench/sm90_gemm_kernels.h"
 
 using namespace nibble;
 using namespace nibble::bench;
