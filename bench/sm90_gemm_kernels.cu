@@ -1,8 +1,8 @@
 #include <cuda_bf16.h>
 
+#include "bench/sm90_gemm_kernels.h"
 #include "formats/e2m1.h"
 #include "formats/e4m3.h"
-#include "bench/sm90_gemm_kernels.h"
 
 namespace nibble::bench {
 namespace {

@@ -1,7 +1,5 @@
 // The prepared layout, checked on the host: no two codes share a bit, and what the kernels widen is
 // what the tensor says.
-#include "kernels/sm90/layout.h"
-
 #include <gtest/gtest.h>
 
 #include <cmath>
@@ -12,6 +10,7 @@
 #include "formats/e4m3.h"
 #include "formats/float16.h"
 #include "formats/ue8m0.h"
+#include "kernels/sm90/layout.h"
 #include "kernels/sm90/widen.h"
 
 namespace nibble::sm90 {
