@@ -29,10 +29,10 @@ std::vector<uint8_t> encode(const std::vector<float>& values, DType type) {
 class QuantizeCase {
  public:
   QuantizeCase(const CaseRow& row, const Device&, const Device&) {
-    constexpr std::string_view kRules[] = {"ceil", "floor", "even"};
     desc_.format = row.format("format");
     for (int i = 0; i < 3; ++i) {
-      if (row.text("rule") == kRules[i]) desc_.scale_rule = static_cast<Mxfp4ScaleRule>(i);
+      const auto rule = static_cast<Mxfp4ScaleRule>(i);
+      if (row.text("rule") == to_string(rule)) desc_.scale_rule = rule;
       const auto method = static_cast<QuantizeMethod>(i);
       if (row.text("method") == to_string(method)) desc_.method = method;
     }

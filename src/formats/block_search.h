@@ -107,4 +107,23 @@ NIBBLE_HD constexpr uint8_t quantize_mxfp4_block_mse(const float* x, uint8_t* co
   return scale;
 }
 
+// One block by any method: 16 values for kNvfp4, 32 for kMxfp4 (where `encode_scale` is not used,
+// and `rule` only with kRtn).
+NIBBLE_HD constexpr uint8_t quantize_block(WeightFormat format, QuantizeMethod method,
+                                           Mxfp4ScaleRule rule, const float* x, float encode_scale,
+                                           uint8_t* codes) {
+  if (format == WeightFormat::kMxfp4) {
+    return method == QuantizeMethod::kMse ? quantize_mxfp4_block_mse(x, codes)
+                                          : quantize_mxfp4_block(x, rule, codes);
+  }
+  switch (method) {
+    case QuantizeMethod::kMse:
+      return quantize_nvfp4_block_mse(x, encode_scale, codes);
+    case QuantizeMethod::kFourOverSix:
+      return quantize_nvfp4_block_four_over_six(x, encode_scale, codes);
+    default:
+      return quantize_nvfp4_block(x, encode_scale, codes);
+  }
+}
+
 }  // namespace nibble

@@ -49,15 +49,13 @@ std::string to_string(const GemmDesc& d) {
 }
 
 std::string to_string(const QuantizeDesc& d) {
-  constexpr std::string_view kRules[] = {"ceil", "floor", "even"};
   constexpr std::string_view kGlobals[] = {"", " global scale from memory",
                                            " global scale computed"};
-  return fmt::format("m={} k={} {}->{} {}{} {}{}", d.m, d.k, lower(d.src_type), to_string(d.format),
-                     to_string(d.method),
-                     d.format == WeightFormat::kMxfp4
-                         ? fmt::format(" {}", kRules[static_cast<int>(d.scale_rule)])
-                         : "",
-                     to_string(d.layout), kGlobals[static_cast<int>(d.global)]);
+  return fmt::format(
+      "m={} k={} {}->{} {}{} {}{}", d.m, d.k, lower(d.src_type), to_string(d.format),
+      to_string(d.method),
+      d.format == WeightFormat::kMxfp4 ? fmt::format(" {}", to_string(d.scale_rule)) : "",
+      to_string(d.layout), kGlobals[static_cast<int>(d.global)]);
 }
 
 std::string to_string(const DequantizeDesc& d) {

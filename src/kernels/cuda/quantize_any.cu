@@ -31,22 +31,6 @@ __device__ void store_element(DType type, uint8_t* row, int64_t i, float value) 
   }
 }
 
-__device__ uint8_t quantize_block(const QuantizeParams& p, const float* x, float encode_scale,
-                                  uint8_t* codes) {
-  if (p.format == WeightFormat::kMxfp4) {
-    return p.method == QuantizeMethod::kMse ? quantize_mxfp4_block_mse(x, codes)
-                                            : quantize_mxfp4_block(x, p.rule, codes);
-  }
-  switch (p.method) {
-    case QuantizeMethod::kMse:
-      return quantize_nvfp4_block_mse(x, encode_scale, codes);
-    case QuantizeMethod::kFourOverSix:
-      return quantize_nvfp4_block_four_over_six(x, encode_scale, codes);
-    default:
-      return quantize_nvfp4_block(x, encode_scale, codes);
-  }
-}
-
 // A thread a block of scales, those of the padding included: padded_rows x padded_cols threads.
 __global__ void __launch_bounds__(kThreads)
     quantize_any_kernel(const QuantizeParams p, int64_t padded_rows, int64_t padded_cols,
@@ -63,7 +47,7 @@ __global__ void __launch_bounds__(kThreads)
       uint8_t codes[kMxfp4BlockBytes];
       const uint8_t* src = p.src + row * p.src_row_bytes;
       for (int i = 0; i < block; ++i) x[i] = load_element(p.type, src, col * block + i);
-      scale = quantize_block(p, x, encode_scale, codes);
+      scale = quantize_block(p.format, p.method, p.rule, x, encode_scale, codes);
       uint8_t* out = p.codes + (row * p.k + col * block) / 2;
       for (int i = 0; i < block / 2; ++i) out[i] = codes[i];
     }

@@ -13,21 +13,6 @@
 namespace nibble::ref {
 namespace {
 
-uint8_t quantize_block(const QuantizeDesc& d, float encode_scale, const float* x, uint8_t* codes) {
-  if (d.format == WeightFormat::kMxfp4) {
-    return d.method == QuantizeMethod::kMse ? quantize_mxfp4_block_mse(x, codes)
-                                            : quantize_mxfp4_block(x, d.scale_rule, codes);
-  }
-  switch (d.method) {
-    case QuantizeMethod::kMse:
-      return quantize_nvfp4_block_mse(x, encode_scale, codes);
-    case QuantizeMethod::kFourOverSix:
-      return quantize_nvfp4_block_four_over_six(x, encode_scale, codes);
-    default:
-      return quantize_nvfp4_block(x, encode_scale, codes);
-  }
-}
-
 float global_decode_scale(const QuantizeArgs& args) {
   if (args.desc.global == GlobalScale::kValue) return args.global_decode_scale;
   if (args.desc.global == GlobalScale::kComputed) {
@@ -56,7 +41,8 @@ void quantize(const QuantizeArgs& args, const KernelConfig&, Stream) {
         x[j] = static_cast<float>(load(args.src, i, b * block + j));
       }
       args.scales[scale_offset(d.layout, i, b, cols)] =
-          quantize_block(d, encode_scale, x, args.codes + (i * d.k + b * block) / 2);
+          quantize_block(d.format, d.method, d.scale_rule, x, encode_scale,
+                         args.codes + (i * d.k + b * block) / 2);
     }
   }
 }
