@@ -12,19 +12,9 @@ namespace {
 
 using Json = nlohmann::json;
 
-std::vector<std::string_view> components(std::string_view module) {
-  std::vector<std::string_view> parts;
-  for (size_t begin = 0; begin <= module.size();) {
-    const size_t end = std::min(module.find('.', begin), module.size());
-    parts.push_back(module.substr(begin, end - begin));
-    begin = end + 1;
-  }
-  return parts;
-}
-
 // Configs name classes of the Python model. Of those, only two hold matrices.
 std::string_view class_of(std::string_view module) {
-  const std::string_view last = components(module).back();
+  const std::string_view last = split_path(module).back();
   return last.find("embed") != last.npos || last == "wte" || last == "wpe" ? "Embedding" : "Linear";
 }
 
@@ -132,7 +122,7 @@ const ModuleScheme* QuantConfig::find(std::string_view module) const {
 }
 
 bool QuantConfig::may_be_plain(std::string_view module) const {
-  for (std::string_view part : components(module)) {
+  for (std::string_view part : split_path(module)) {
     if (part == "vision_tower" || part == "vision_model" || part == "visual") return true;
   }
   if (module == "lm_head" || module.ends_with(".lm_head")) return true;

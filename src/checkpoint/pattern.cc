@@ -1,5 +1,7 @@
 #include "checkpoint/pattern.h"
 
+#include <algorithm>
+
 #define PCRE2_CODE_UNIT_WIDTH 8
 #include <pcre2.h>
 
@@ -30,6 +32,16 @@ bool match_set(std::string_view pattern, size_t& at, char c) {
 }
 
 }  // namespace
+
+std::vector<std::string_view> split_path(std::string_view module) {
+  std::vector<std::string_view> parts;
+  for (size_t begin = 0; begin <= module.size();) {
+    const size_t end = std::min(module.find('.', begin), module.size());
+    parts.push_back(module.substr(begin, end - begin));
+    begin = end + 1;
+  }
+  return parts;
+}
 
 // One remembered star is enough: a later star can always take over from an earlier one. So the
 // time is at most the product of the lengths.

@@ -1,11 +1,15 @@
-// The two pattern languages that quantization configs name modules with.
+// Module paths, and the two pattern languages that quantization configs name them with.
 #pragma once
 
 #include <memory>
 #include <string>
 #include <string_view>
+#include <vector>
 
 namespace nibble {
+
+// "model.layers.0" -> model, layers, 0; views into `module`.
+std::vector<std::string_view> split_path(std::string_view module);
 
 // Python's fnmatch.fnmatchcase: * crosses dots, ? is one byte, [abc] and [!a-z] are sets.
 bool glob_match(std::string_view pattern, std::string_view text);

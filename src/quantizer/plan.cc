@@ -15,16 +15,6 @@
 namespace nibble {
 namespace {
 
-std::vector<std::string_view> split_path(std::string_view module) {
-  std::vector<std::string_view> parts;
-  for (size_t begin = 0; begin <= module.size();) {
-    const size_t end = std::min(module.find('.', begin), module.size());
-    parts.push_back(module.substr(begin, end - begin));
-    begin = end + 1;
-  }
-  return parts;
-}
-
 // "model.layers.0.mlp.up_proj" and "...layers.0.mlp.experts.3.up_proj", not "lm_head".
 bool in_decoder_layer(const std::vector<std::string_view>& path) {
   for (size_t i = 0; i + 2 < path.size(); ++i) {
