@@ -44,11 +44,22 @@ __device__ __forceinline__ int64_t offset_of_scale(ScaleLayout layout, uint32_t 
   }
 }
 
+// CTAs on an SM at least: the register cap that keeps enough loads in flight. On Blackwell
+// (compiled only) CUDA 13.0's ptxas spills up to 8 bytes at 64 registers, and an SM of sm_12x holds
+// 12 CTAs.
+constexpr int ctas_on_sm(int ctas) {
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 1000
+  return ctas == 8 ? 7 : ctas < 12 ? ctas : 12;
+#else
+  return ctas;
+#endif
+}
+
 // kDirect: one row, scales straight to global memory, their address ready before the data: the
 // least latency. It costs registers that the others, which keep more loads in flight, have no room
 // for.
 template <WeightFormat kFormat, DType kType, int kRows, int kMinCtas, bool kDirect>
-__global__ void __launch_bounds__(32 * kWarps, kMinCtas)
+__global__ void __launch_bounds__(32 * kWarps, ctas_on_sm(kMinCtas))
     quantize_kernel(const QuantizeParams p, const Shape s) {
   constexpr bool kMx = kFormat == WeightFormat::kMxfp4;
   constexpr int kLanesPerBlock = kMx ? 2 : 1;
@@ -155,7 +166,6 @@ void launch_rows(const QuantizeParams& p, nibble::Stream stream) {
          quantize_kernel<kFormat, kType, kRows, kMinCtas, kDirect>, p, s);
 }
 
-// CTAs on an SM at least: the register cap that keeps enough loads in flight.
 template <WeightFormat kFormat, DType kType>
 void launch_type(const QuantizeParams& p, int rows, bool staged, nibble::Stream stream) {
   if constexpr (kType == DType::kF32) {
