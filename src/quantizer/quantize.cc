@@ -34,9 +34,7 @@ class BackgroundWriter {
   std::future<void> pending_;
 };
 
-double relative(const WeightQuantizer::Errors& e) {
-  return e.squared_norm > 0 ? std::sqrt(e.squared_error / e.squared_norm) : 0.0;
-}
+double relative(const SquaredErrors& e) { return e.norm > 0 ? std::sqrt(e.error / e.norm) : 0.0; }
 
 double decibels(double relative_error) {
   return relative_error > 0 ? -20.0 * std::log10(relative_error)
@@ -119,12 +117,11 @@ class Job {
     uint8_t* const scales = fp4 ? buffer.data() : nullptr;
     float* const row_scales = fp4 ? nullptr : reinterpret_cast<float*>(buffer.data());
     const auto errors = quantizer_.quantize(view(w), {w.format, scale, codes, scales, row_scales});
-    NIBBLE_CHECK(std::isfinite(errors.squared_error), ErrorCode::kCheckpoint,
+    NIBBLE_CHECK(std::isfinite(errors.error), ErrorCode::kCheckpoint,
                  "{}: tensor {} holds NaN or Inf", source_.dir().string(), w.tensor);
     if (!w.copied) done_bytes_ += static_cast<int64_t>(source_.bytes(w.tensor).size());
     source_.release(w.tensor);
-    total_.squared_error += errors.squared_error;
-    total_.squared_norm += errors.squared_norm;
+    total_ += errors;
     const double error = relative(errors);
     report_.tensors.push_back({w.module, w.n, w.k, w.format, scale, error, decibels(error)});
 
@@ -152,7 +149,7 @@ class Job {
   const QuantizeProgressFn& progress_;
   WeightQuantizer quantizer_;
   QuantizeReport report_;
-  WeightQuantizer::Errors total_;
+  SquaredErrors total_;
   std::vector<uint8_t> buffers_[2];
   size_t next_buffer_ = 0;
   std::atomic<int64_t> done_bytes_{0};

@@ -3,7 +3,6 @@
 #include <algorithm>
 #include <cstring>
 #include <limits>
-#include <numeric>
 
 #include "dispatch/ops.h"
 #include "formats/block_search.h"
@@ -45,67 +44,15 @@ float max_magnitude(DType type, const uint8_t* bytes, int64_t count) {
   return type == DType::kBF16 ? bf16_to_float(bits) : fp16_to_float(bits);
 }
 
-// In double: squares of fp32 values overflow or vanish in fp32. Four sums, so that it is vector
-// code.
-template <class T, class Widen>
-WeightQuantizer::Errors errors_of(const uint8_t* bytes, const float* decoded, int64_t count,
-                                  Widen widen) {
-  constexpr int kLanes = 4;
-  double error[kLanes] = {}, norm[kLanes] = {};
-  const auto add = [&](int64_t i, int lane) {
-    const double w = static_cast<double>(widen(load<T>(bytes, i)));
-    const double d = w - static_cast<double>(decoded[i]);
-    error[lane] += d * d;
-    norm[lane] += w * w;
-  };
-  int64_t i = 0;
-  for (; i + kLanes <= count; i += kLanes) {
-    for (int lane = 0; lane < kLanes; ++lane) add(i + lane, lane);
-  }
-  for (; i < count; ++i) add(i, 0);
-  return {std::accumulate(error, error + kLanes, 0.0), std::accumulate(norm, norm + kLanes, 0.0)};
-}
-
-WeightQuantizer::Errors errors_of(DType type, const uint8_t* bytes, const float* decoded,
-                                  int64_t count) {
-  switch (type) {
-    case DType::kF32:
-      return errors_of<float>(bytes, decoded, count, [](float v) { return v; });
-    case DType::kF16:
-      return errors_of<uint16_t>(bytes, decoded, count, fp16_to_float);
-    default:
-      return errors_of<uint16_t>(bytes, decoded, count, bf16_to_float);
-  }
-}
-
-void widen_row(DType type, const uint8_t* bytes, int64_t count, float* out) {
-  if (type == DType::kF32) {
-    std::memcpy(out, bytes, static_cast<size_t>(count) * sizeof(float));
-    return;
-  }
-  for (int64_t i = 0; i < count; ++i) {
-    const auto bits = load<uint16_t>(bytes, i);
-    out[i] = type == DType::kBF16 ? bf16_to_float(bits) : fp16_to_float(bits);
-  }
-}
-
-// Returns the row's scale and leaves in `values` what the codes stand for. NaN or Inf among them
-// stay, so that the errors show them.
-float quantize_e4m3_row(float* values, int64_t count, uint8_t* codes) {
-  float amax = 0.0f;
-  for (int64_t i = 0; i < count; ++i) amax = std::max(amax, float_abs(values[i]));
-  const float scale = amax > 0 ? std::max(amax / kE4m3Max, std::numeric_limits<float>::min()) : 1;
-  for (int64_t i = 0; i < count; ++i) {
-    codes[i] = float_to_e4m3_satfinite(values[i] / scale);
-    values[i] = e4m3_to_float(codes[i]) * scale;
-  }
-  return scale;
+// The smallest normal number at least, so that dividing by a scale loses nothing.
+float e4m3_scale(float amax) {
+  return amax > 0 ? std::max(amax / kE4m3Max, std::numeric_limits<float>::min()) : 1;
 }
 
 }  // namespace
 
 WeightQuantizer::WeightQuantizer(const QuantizeOptions& options, const Device& device)
-    : options_(options), device_(device) {
+    : options_(options), device_(device), loops_(row_loops(device.info().cpu)) {
   for (int i = 0; i < device.pool().size(); ++i) workers_.push_back({Device::cpu(1), {}, {}});
 }
 
@@ -130,11 +77,10 @@ float WeightQuantizer::global_decode_scale(WeightFormat format, float amax) cons
                                              : kE4m3Max);
 }
 
-WeightQuantizer::Errors WeightQuantizer::quantize(const SourceWeight& weight,
-                                                  const Target& target) {
+SquaredErrors WeightQuantizer::quantize(const SourceWeight& weight, const Target& target) {
   const int64_t rows_per_chunk = std::max<int64_t>(1, kChunkElements / weight.k);
   const int64_t row_size = weight.k * static_cast<int64_t>(size_of(weight.dtype));
-  std::vector<Errors> errors((weight.n + rows_per_chunk - 1) / rows_per_chunk);
+  std::vector<SquaredErrors> errors((weight.n + rows_per_chunk - 1) / rows_per_chunk);
   for_each_chunk(device_.pool(), static_cast<int64_t>(errors.size()),
                  [&](int worker, int64_t chunk) {
                    const int64_t row = chunk * rows_per_chunk;
@@ -151,16 +97,13 @@ WeightQuantizer::Errors WeightQuantizer::quantize(const SourceWeight& weight,
                    errors[chunk] = quantize_rows(workers_[worker], rows, part);
                  });
   // In the order of the rows, so that a report does not depend on the number of threads.
-  Errors sum;
-  for (const Errors& e : errors) {
-    sum.squared_error += e.squared_error;
-    sum.squared_norm += e.squared_norm;
-  }
+  SquaredErrors sum;
+  for (const SquaredErrors& e : errors) sum += e;
   return sum;
 }
 
-WeightQuantizer::Errors WeightQuantizer::quantize_rows(Worker& worker, const SourceWeight& rows,
-                                                       const Target& target) const {
+SquaredErrors WeightQuantizer::quantize_rows(Worker& worker, const SourceWeight& rows,
+                                             const Target& target) const {
   const int64_t count = rows.n * rows.k;
   const uint8_t* bytes = rows.bytes.data();
   if (reinterpret_cast<uintptr_t>(bytes) % size_of(rows.dtype) != 0) {
@@ -172,10 +115,12 @@ WeightQuantizer::Errors WeightQuantizer::quantize_rows(Worker& worker, const Sou
     for (int64_t row = 0; row < rows.n; ++row) {
       const int64_t at = row * rows.k;
       float* const values = worker.decoded.data() + at;
-      widen_row(rows.dtype, bytes + at * static_cast<int64_t>(size_of(rows.dtype)), rows.k, values);
-      target.row_scales[row] = quantize_e4m3_row(values, rows.k, target.codes + at);
+      loops_.widen(rows.dtype, bytes + at * static_cast<int64_t>(size_of(rows.dtype)), rows.k,
+                   values);
+      target.row_scales[row] = e4m3_scale(loops_.amax(values, rows.k));
+      loops_.encode_e4m3(target.row_scales[row], values, rows.k, target.codes + at);
     }
-    return errors_of(rows.dtype, bytes, worker.decoded.data(), count);
+    return loops_.errors(rows.dtype, bytes, worker.decoded.data(), count);
   }
   nibble::quantize({.desc = {.format = target.format,
                              .method = options_.method,
@@ -195,7 +140,7 @@ WeightQuantizer::Errors WeightQuantizer::quantize_rows(Worker& worker, const Sou
        .global_decode_scale = target.global_decode_scale,
        .dst = {worker.decoded.data(), DType::kF32, rows.n, rows.k, rows.k}},
       worker.device);
-  return errors_of(rows.dtype, bytes, worker.decoded.data(), count);
+  return loops_.errors(rows.dtype, bytes, worker.decoded.data(), count);
 }
 
 }  // namespace nibble

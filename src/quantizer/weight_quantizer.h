@@ -8,6 +8,7 @@
 #include "nibble/device.h"
 #include "nibble/quantize.h"
 #include "nibble/types.h"
+#include "quantizer/row_loops.h"
 
 namespace nibble {
 
@@ -30,10 +31,6 @@ class WeightQuantizer {
   // conventions keep it exactly. 1 where `format` is not NVFP4.
   float global_decode_scale(WeightFormat format, float amax) const;
 
-  struct Errors {
-    double squared_error = 0.0;  // NaN or Inf if a value is
-    double squared_norm = 0.0;
-  };
   // Where the results of one weight go. codes: [n, row_bytes(k)]; for 4 bits scales: [n, k/block],
   // for kF8 row_scales: [n].
   struct Target {
@@ -43,7 +40,7 @@ class WeightQuantizer {
     uint8_t* scales;
     float* row_scales;
   };
-  Errors quantize(const SourceWeight& weight, const Target& target);
+  SquaredErrors quantize(const SourceWeight& weight, const Target& target);
 
  private:
   struct Worker {
@@ -51,10 +48,11 @@ class WeightQuantizer {
     std::vector<uint8_t> aligned;
     std::vector<float> decoded;
   };
-  Errors quantize_rows(Worker& worker, const SourceWeight& rows, const Target& target) const;
+  SquaredErrors quantize_rows(Worker& worker, const SourceWeight& rows, const Target& target) const;
 
   QuantizeOptions options_;
   Device device_;
+  const RowLoops& loops_;
   std::vector<Worker> workers_;
 };
 

@@ -19,19 +19,18 @@ const WeightLayoutImpl kWeightLayouts[] = {kTileLayout, kCanonicalLayout};
 const GemmImpl kGemms[] = {kAmxBf16Gemm,  kAvx512Bf16Gemm, kAvx512Int8Gemm, kAvxVnniInt8Gemm,
                            kAvx2Int8Gemm, kAvx512TileGemm, kAvx2TileGemm,   kAvx512RowGemm,
                            kAvx2RowGemm,  kPortableGemm};
-#else
-const WeightLayoutImpl kWeightLayouts[] = {kCanonicalLayout};
-const GemmImpl kGemms[] = {kPortableGemm};
-#endif
 const QuantizeImpl kQuantizes[] = {kAvx2Quantize, kPortableQuantize};
 const DequantizeImpl kDequantizes[] = {kAvx2Dequantize, kPortableDequantize};
-#if defined(__x86_64__)
 const RmsNormImpl kRmsNorms[] = {kAvx512RmsNorm, kAvx2RmsNorm, kPortableRmsNorm};
 const RopeImpl kRopes[] = {kAvx512Rope, kAvx2Rope, kPortableRope};
 const AttentionImpl kAttentions[] = {kAvx512Attention, kAvx2Attention, kPortableAttention};
 const SiluMulImpl kSiluMuls[] = {kAvx512SiluMul, kAvx2SiluMul, kPortableSiluMul};
 const SamplingImpl kSamplings[] = {kAvx512Sampling, kAvx2Sampling, kPortableSampling};
 #else
+const WeightLayoutImpl kWeightLayouts[] = {kCanonicalLayout};
+const GemmImpl kGemms[] = {kPortableGemm};
+const QuantizeImpl kQuantizes[] = {kPortableQuantize};
+const DequantizeImpl kDequantizes[] = {kPortableDequantize};
 const RmsNormImpl kRmsNorms[] = {kPortableRmsNorm};
 const RopeImpl kRopes[] = {kPortableRope};
 const AttentionImpl kAttentions[] = {kPortableAttention};
