@@ -10,6 +10,7 @@
 
 namespace nibble {
 
+class HostArena;
 class ThreadPool;
 
 // Instruction sets found at run time (x86-64; all false elsewhere).
@@ -42,6 +43,7 @@ struct Stream {
   void* cuda = nullptr;
   int index = 0;     // of the CUDA device
   bool pdl = false;  // programmatic dependent launch: kernels may start while the one before ends
+  HostArena* arena = nullptr;  // kCpu: for prepared weights; null: each gets its own memory
 };
 
 // A handle that can be copied; its threads live as long as one copy does. One thread at a time may
@@ -58,7 +60,9 @@ class Device {
   static Device cuda(int index = 0, std::string_view force_impl = {});
 
   const DeviceInfo& info() const { return *info_; }
-  Stream stream() const { return {info_->kind, pool_.get(), cuda_stream_, info_->index}; }
+  Stream stream() const {
+    return {info_->kind, pool_.get(), cuda_stream_, info_->index, false, arena_.get()};
+  }
   ThreadPool& pool() const { return *pool_; }
 
   // The implementation that was forced for this op, or empty.
@@ -78,6 +82,7 @@ class Device {
   Device(DeviceInfo info, int threads, std::string_view force_impl);
   std::shared_ptr<const DeviceInfo> info_;
   std::shared_ptr<ThreadPool> pool_;
+  std::shared_ptr<HostArena> arena_;
   std::shared_ptr<State> state_;
   void* cuda_stream_ = nullptr;  // state_'s
 };

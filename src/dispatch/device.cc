@@ -10,6 +10,7 @@
 #include "base/check.h"
 #include "base/cuda.h"
 #include "base/env.h"
+#include "base/host_arena.h"
 #include "base/thread_pool.h"
 #include "dispatch/cpu_features.h"
 #include "dispatch/tables.h"
@@ -72,7 +73,9 @@ struct Device::State {
 };
 
 Device::Device(DeviceInfo info, int threads, std::string_view force_impl)
-    : pool_(std::make_shared<ThreadPool>(threads)), state_(std::make_shared<State>()) {
+    : pool_(std::make_shared<ThreadPool>(threads)),
+      arena_(std::make_shared<HostArena>()),
+      state_(std::make_shared<State>()) {
   state_->forced = parse_forced(force_impl.empty() ? env("NIBBLE_FORCE_IMPL").value_or("")
                                                    : std::string(force_impl));
   info.threads = pool_->size();

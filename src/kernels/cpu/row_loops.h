@@ -20,7 +20,7 @@ struct RowBlock {
   int64_t a_stride;
   int tokens;
   int64_t k;   // a multiple of 16
-  float* out;  // [tokens][kRowBlockRows] sums; e4m3 times 2^-8
+  float* out;  // [tokens][kRowBlockRows] sums; e4m3 times 2^-120
 };
 
 struct RowLoops {

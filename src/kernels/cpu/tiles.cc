@@ -1,14 +1,11 @@
 #include "kernels/cpu/tiles.h"
 
-#include <sys/mman.h>
-
 #include <algorithm>
-#include <cstdlib>
 #include <cstring>
 #include <limits>
 #include <memory>
 
-#include "base/check.h"
+#include "base/host_arena.h"
 #include "base/thread_pool.h"
 #include "formats/e2m1.h"
 #include "formats/e4m3.h"
@@ -16,20 +13,6 @@
 
 namespace nibble::cpu {
 namespace {
-
-constexpr size_t kCacheLine = 64;
-constexpr size_t kHugePage = size_t{1} << 21;
-
-std::shared_ptr<uint8_t> allocate(size_t bytes) {
-  // Small matrices would waste most of a huge page each.
-  const size_t alignment = bytes >= 2 * kHugePage ? kHugePage : kCacheLine;
-  const size_t rounded = (bytes + alignment - 1) / alignment * alignment;
-  std::shared_ptr<uint8_t> memory(static_cast<uint8_t*>(std::aligned_alloc(alignment, rounded)),
-                                  &std::free);
-  NIBBLE_CHECK(memory, ErrorCode::kDevice, "can't allocate {} bytes for weights", rounded);
-  if (alignment == kHugePage) madvise(memory.get(), rounded, MADV_HUGEPAGE);
-  return memory;
-}
 
 // Eight codes, lowest k in the lowest nibble -> four bytes of codes k and k + 4.
 uint32_t interleave(uint32_t codes) {
@@ -94,8 +77,10 @@ PreparedWeight prepare(const WeightTensor& tensor, Stream stream) {
   const int64_t tiles = (tensor.n + kTileRows - 1) / kTileRows;
   const int64_t bytes = tile_bytes(tensor.format, tensor.k);
   const size_t tiles_size = static_cast<size_t>(tiles * bytes);
+  HostArena own;
+  HostArena& arena = stream.arena != nullptr ? *stream.arena : own;
   const std::shared_ptr<uint8_t> memory =
-      allocate(tiles_size + static_cast<size_t>(tiles * kTileRows) * sizeof(float));
+      arena.allocate(tiles_size + static_cast<size_t>(tiles * kTileRows) * sizeof(float));
   float* row_alpha = reinterpret_cast<float*>(memory.get() + tiles_size);
   stream.pool->parallel_for(tiles, 1, [&](int64_t begin, int64_t end) {
     for (int64_t i = begin; i < end; ++i) {

@@ -117,6 +117,20 @@ void store(const TileBlock& block, int token, int first, __m256 sum) {
   _mm256_maskstore_ps(d, mask, x);
 }
 
+// One token takes tiles faster than the processor's own prefetching looks ahead: without this a
+// core reads 8 GB/s where it can read 20. Tiles lie one behind the other, scales included, so the
+// codes' progress through a tile stands for the memory's; that prefetches the tiles to come whole.
+constexpr int64_t kAhead = 8192;
+
+template <WeightFormat kFormat>
+void prefetch(const uint8_t* tile, int64_t block) {
+  constexpr int64_t kBytes = kFormat == WeightFormat::kNvfp4 ? 144 : 136;  // with its scales
+  const char* const p = reinterpret_cast<const char*>(tile) + block * kBytes + kAhead;
+  _mm_prefetch(p, _MM_HINT_T0);
+  _mm_prefetch(p + 64, _MM_HINT_T0);
+  if (block % 4 == 3) _mm_prefetch(p + 128, _MM_HINT_T0);  // a block is a little over two lines
+}
+
 // kHalves of a tile against kTokens, weights as they lie.
 template <WeightFormat kFormat, int kTokens, int kHalves>
 void multiply_tile(const TileBlock& block, int first_half) {
@@ -125,6 +139,7 @@ void multiply_tile(const TileBlock& block, int first_half) {
   const ActBlock* a = reinterpret_cast<const ActBlock*>(block.a);
   __m256 acc[kHalves][kTokens] = {};
   for (int64_t b = 0; b < block.k / kBlock; ++b, a += kTokens) {
+    if (first_half == 0) prefetch<kFormat>(block.b, b);
     NIBBLE_UNROLL
     for (int h = 0; h < kHalves; ++h) {
       const Widened w = widen_codes(block.b, b, first_half + h);

@@ -72,7 +72,7 @@ struct Vec {
     return _mm256_blendv_ps(x, y, _mm256_castsi256_ps(_mm256_slli_epi32(n, 31)));
   }
 
-  // kWidth stored values to fp32. e4m3: times 2^-8; NaN is not kept.
+  // kWidth stored values to fp32. e4m3: times 2^-120; NaN is not kept.
   static F from_bf16(const uint8_t* p) {
     const __m128i x = _mm_loadu_si128(reinterpret_cast<const __m128i*>(p));
     return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(x), 16));
@@ -81,11 +81,11 @@ struct Vec {
     return _mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)));
   }
   static F from_e4m3(const uint8_t* p) {
-    // As fp16, whose exponent's bias is larger by 8; the cast keeps the sign on top.
-    const __m128i x = _mm_cvtepi8_epi16(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(p)));
-    const __m128i bits =
-        _mm_and_si128(_mm_slli_epi16(x, 7), _mm_set1_epi16(static_cast<short>(0xBF80)));
-    return _mm256_cvtph_ps(bits);
+    // The bits in fp32's place; their sign is spread over those above.
+    const I x = _mm256_cvtepi8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(p)));
+    const I bits =
+        _mm256_and_si256(_mm256_slli_epi32(x, 20), _mm256_set1_epi32(static_cast<int>(0x87F00000)));
+    return _mm256_castsi256_ps(bits);
   }
 
   // Lane r: e2m1 of nibble kNibble of word r.

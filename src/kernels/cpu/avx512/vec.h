@@ -66,7 +66,7 @@ struct Vec {
     return _mm512_mask_blend_ps(_mm512_test_epi32_mask(n, _mm512_set1_epi32(1)), x, y);
   }
 
-  // kWidth stored values to fp32. e4m3: times 2^-8; NaN is not kept.
+  // kWidth stored values to fp32. e4m3: times 2^-120; NaN is not kept.
   static F from_bf16(const uint8_t* p) {
     const __m256i x = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p));
     return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(x), 16));
@@ -75,11 +75,11 @@ struct Vec {
     return _mm512_cvtph_ps(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)));
   }
   static F from_e4m3(const uint8_t* p) {
-    // As fp16, whose exponent's bias is larger by 8; the cast keeps the sign on top.
-    const __m256i x = _mm256_cvtepi8_epi16(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)));
-    const __m256i bits =
-        _mm256_and_si256(_mm256_slli_epi16(x, 7), _mm256_set1_epi16(static_cast<short>(0xBF80)));
-    return _mm512_cvtph_ps(bits);
+    // The bits in fp32's place; their sign is spread over those above.
+    const I x = _mm512_cvtepi8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)));
+    const I bits =
+        _mm512_and_si512(_mm512_slli_epi32(x, 20), _mm512_set1_epi32(static_cast<int>(0x87F00000)));
+    return _mm512_castsi512_ps(bits);
   }
 
   // Lane r: e2m1 of nibble kNibble of word r.

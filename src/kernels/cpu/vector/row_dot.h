@@ -19,6 +19,22 @@ Vec::F load_weights(const uint8_t* row, int64_t k) {
   return Vec::load(reinterpret_cast<const float*>(row + 4 * k));
 }
 
+constexpr int64_t kStep = 16;  // that k is a multiple of
+
+// Four rows lie one behind the other, so that the rows to come start behind them: what a step along
+// k takes of four rows is asked for as much further on. The processor's own prefetching alone
+// reaches half the rate.
+template <WeightFormat kFormat>
+void prefetch(const uint8_t* rows, int64_t k) {
+  constexpr int64_t kAhead = 8192;
+  constexpr int64_t kBytes = kFormat == WeightFormat::kF8    ? 1
+                             : kFormat == WeightFormat::kF32 ? 4
+                                                             : 2;
+  const char* const p = reinterpret_cast<const char*>(rows) + k * kRowBlockRows * kBytes + kAhead;
+  NIBBLE_UNROLL
+  for (int64_t i = 0; i < kStep * kRowBlockRows * kBytes; i += 64) _mm_prefetch(p + i, _MM_HINT_T0);
+}
+
 template <WeightFormat kFormat, int kTokens>
 void multiply_rows(const RowBlock& block) {
   const uint8_t* b[kRowBlockRows];
@@ -27,15 +43,19 @@ void multiply_rows(const RowBlock& block) {
     b[r] = block.b + (r < block.rows ? r : block.rows - 1) * block.b_stride;
   }
   Vec::F acc[kTokens][kRowBlockRows] = {};
-  for (int64_t k = 0; k < block.k; k += Vec::kWidth) {
-    Vec::F x[kTokens];
+  for (int64_t i = 0; i < block.k; i += kStep) {
+    prefetch<kFormat>(block.b, i);
     NIBBLE_UNROLL
-    for (int t = 0; t < kTokens; ++t) x[t] = Vec::load(block.a + t * block.a_stride + k);
-    NIBBLE_UNROLL
-    for (int r = 0; r < kRowBlockRows; ++r) {
-      const Vec::F w = load_weights<kFormat>(b[r], k);
+    for (int64_t k = i; k < i + kStep; k += Vec::kWidth) {
+      Vec::F x[kTokens];
       NIBBLE_UNROLL
-      for (int t = 0; t < kTokens; ++t) acc[t][r] = Vec::fma(w, x[t], acc[t][r]);
+      for (int t = 0; t < kTokens; ++t) x[t] = Vec::load(block.a + t * block.a_stride + k);
+      NIBBLE_UNROLL
+      for (int r = 0; r < kRowBlockRows; ++r) {
+        const Vec::F w = load_weights<kFormat>(b[r], k);
+        NIBBLE_UNROLL
+        for (int t = 0; t < kTokens; ++t) acc[t][r] = Vec::fma(w, x[t], acc[t][r]);
+      }
     }
   }
   NIBBLE_UNROLL
