@@ -23,14 +23,15 @@ int usable_cores() {
   return std::max(1u, std::thread::hardware_concurrency());
 }
 
-// How often a waiter looks before it gives its core away for a moment: on a machine with fewer free
+// How often a waiter looks (some 50 us) before it gives its core away: on a machine with fewer free
 // cores than threads the other side needs that core to make progress.
-constexpr int kSpinsBeforeYield = 2000;
+constexpr int kSpins = 2000;
 
 }  // namespace
 
-ThreadPool::ThreadPool(int threads) : size_(threads > 0 ? threads : usable_cores()) {
-  threads_.reserve(size_ - 1);
+ThreadPool::ThreadPool(int threads)
+    : size_(threads > 0 ? threads : usable_cores()), shares_(static_cast<size_t>(size_)) {
+  threads_.reserve(static_cast<size_t>(size_) - 1);
   for (int worker = 1; worker < size_; ++worker) {
     threads_.emplace_back([this, worker] { worker_loop(worker); });
   }
@@ -38,19 +39,22 @@ ThreadPool::ThreadPool(int threads) : size_(threads > 0 ? threads : usable_cores
 
 ThreadPool::~ThreadPool() {
   stop_ = true;
-  generation_.fetch_add(1);
+  generation_.fetch_add(2);
   generation_.notify_all();
 }
 
-void ThreadPool::run_erased(ErasedFn fn, void* context) {
+// A worker says that it is inside before it looks whether the range is still open, and the caller
+// closes the range before it looks whether anyone is inside, all in one order that both agree on:
+// so either the worker stays out or the caller waits for it.
+void ThreadPool::run_erased(ErasedFn fn, const void* context) {
   fn_ = fn;
   context_ = context;
-  pending_.store(size_ - 1, std::memory_order_relaxed);
   generation_.fetch_add(1);
   generation_.notify_all();  // no system call where nobody sleeps
-  fn(context, 0);
-  for (int spins = 0; pending_.load(std::memory_order_acquire) != 0; ++spins) {
-    if (spins < kSpinsBeforeYield) {
+  fn(context, 0);            // takes every piece that no worker has claimed
+  generation_.fetch_add(1);
+  for (int spins = 0; inside_.load() != 0; ++spins) {
+    if (spins < kSpins) {
       cpu_relax();
     } else {
       std::this_thread::yield();
@@ -59,23 +63,26 @@ void ThreadPool::run_erased(ErasedFn fn, void* context) {
 }
 
 void ThreadPool::worker_loop(int worker) {
-  uint32_t seen = 0;
+  uint32_t done = 0;
   for (;;) {
-    int spins = 0;
-    while (generation_.load(std::memory_order_acquire) == seen) {
-      if (active_.load(std::memory_order_relaxed) == 0) {
-        generation_.wait(seen, std::memory_order_acquire);
-      } else if (++spins < kSpinsBeforeYield) {
+    uint32_t now = generation_.load();
+    for (int spins = 0; (now % 2 == 0 || now == done) && !stop_; ++spins) {
+      if (spins < kSpins) {
         cpu_relax();
-      } else {
+      } else if (active_.load(std::memory_order_relaxed) != 0) {
         std::this_thread::yield();
+      } else {
+        generation_.wait(now);
       }
+      now = generation_.load();
     }
-    // run() waits for every worker before the next generation, so none is ever skipped.
-    ++seen;
     if (stop_) return;
-    fn_(context_, worker);
-    pending_.fetch_sub(1, std::memory_order_release);
+    inside_.fetch_add(1);
+    if (generation_.load() == now) {
+      fn_(context_, worker);
+      done = now;
+    }
+    inside_.fetch_sub(1);
   }
 }
 

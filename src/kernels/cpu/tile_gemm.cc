@@ -69,17 +69,15 @@ void run_tile_gemm(const GemmArgs& args, const TileLoops& loops, Stream stream) 
   }
 
   const int64_t units = (tiles + loops.max_tiles - 1) / loops.max_tiles;
-  const int64_t workers = stream.pool->size();
-  const auto work = [&](int worker) {
-    const int64_t begin = units * worker / workers;
-    const int64_t end = units * (worker + 1) / workers;
-    if (begin == end) return;
+  const auto multiply = [&](int worker, ThreadPool::Parts& parts) {
+    int64_t begin, end;
+    if (!parts.next(begin, end)) return;
     uint8_t* const own = workspace + (pack_alone ? 0 : s.packed_bytes) + worker * s.worker_bytes;
     uint8_t* const packed = pack_alone ? own + s.panel_bytes * loops.max_tiles : workspace;
     if (pack_alone) {
       for (int64_t g = 0; g < s.groups; ++g) pack(g, packed);
     }
-    for (int64_t unit = begin; unit < end; ++unit) {
+    for (int64_t unit = begin; unit < end || parts.next(unit, end); ++unit) {
       const int64_t tile = unit * loops.max_tiles;
       const int64_t row = tile * kTileRows;
       const uint8_t* const codes = w.codes + tile * stride;
@@ -114,7 +112,7 @@ void run_tile_gemm(const GemmArgs& args, const TileLoops& loops, Stream stream) 
       }
     }
   };
-  stream.pool->run(work);
+  stream.pool->share(units, 1, multiply);
 }
 
 namespace {

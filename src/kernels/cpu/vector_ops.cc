@@ -119,35 +119,42 @@ void attend_block(const AttentionArgs& args, const VectorLoops& loops, int64_t k
   }
 }
 
+// One head of the only row.
+void attend_head(const AttentionArgs& args, const VectorLoops& loops, int64_t head,
+                 AttentionScratch& scratch) {
+  const int64_t dim = args.desc.head_dim;
+  const int64_t plane = head / (args.desc.heads / args.desc.kv_heads) * args.kv_head_stride;
+  AttentionArgs one = args;
+  one.desc.heads = one.desc.kv_heads = 1;
+  one.q.data = args.q.row<float>(0) + head * dim;
+  one.out.data = args.out.row<float>(0) + head * dim;
+  one.k = static_cast<const float*>(args.k) + plane;
+  one.v = static_cast<const float*>(args.v) + plane;
+  attend_block(one, loops, 0, 0, 1, scratch);
+}
+
 template <const VectorLoops& kLoops>
 void attention(const AttentionArgs& args, const KernelConfig&, Stream stream) {
   const AttentionDesc& d = args.desc;
   const int64_t group = d.heads / d.kv_heads;
   const int64_t block = std::max<int64_t>(kAttentionRows, kSharingQueries / group);
   const int64_t blocks = (d.rows + block - 1) / block;
-  const int64_t workers = stream.pool->size();
-  stream.pool->run([&](int worker) {
+  // One token: single heads share out evenly where their groups do not.
+  const bool single = d.rows == 1 && d.kv_heads % stream.pool->size() != 0;
+  const int64_t units = single ? d.heads : d.kv_heads * blocks;
+  stream.pool->share(units, 1, [&](int, ThreadPool::Parts& parts) {
     static thread_local AttentionScratch scratch;
-    if (d.rows == 1 && d.kv_heads % workers != 0) {
-      // One token: single heads split evenly where their groups do not.
-      AttentionArgs single = args;
-      single.desc.heads = single.desc.kv_heads = 1;
-      for (int64_t head = d.heads * worker / workers; head < d.heads * (worker + 1) / workers;
-           ++head) {
-        const int64_t plane = head / group * args.kv_head_stride;
-        single.q.data = args.q.row<float>(0) + head * d.head_dim;
-        single.out.data = args.out.row<float>(0) + head * d.head_dim;
-        single.k = static_cast<const float*>(args.k) + plane;
-        single.v = static_cast<const float*>(args.v) + plane;
-        attend_block(single, kLoops, 0, 0, 1, scratch);
+    int64_t unit, end;
+    while (parts.next(unit, end)) {
+      for (; unit < end; ++unit) {
+        if (single) {
+          attend_head(args, kLoops, unit, scratch);
+        } else {
+          const int64_t first = unit / d.kv_heads * block;
+          attend_block(args, kLoops, unit % d.kv_heads, first, std::min(block, d.rows - first),
+                       scratch);
+        }
       }
-      return;
-    }
-    // Later rows see more keys: every worker takes a share of early and late ones.
-    for (int64_t unit = worker; unit < d.kv_heads * blocks; unit += workers) {
-      const int64_t first = unit / d.kv_heads * block;
-      attend_block(args, kLoops, unit % d.kv_heads, first, std::min(block, d.rows - first),
-                   scratch);
     }
   });
 }
