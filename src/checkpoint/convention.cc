@@ -186,23 +186,23 @@ std::vector<OutputTensor> linear_tensors(std::string_view module, WeightFormat f
 }
 
 void write_linear(CheckpointWriter& writer, std::string_view module, const WeightTensor& weight,
-                  Convention convention) {
-  const auto n = static_cast<size_t>(weight.n);
+                  Convention convention, int64_t first_row) {
+  const auto write_rows = [&](const std::string& name, const uint8_t* rows, int64_t row_size) {
+    writer.write(name, {rows, static_cast<size_t>(weight.n * row_size)}, first_row * row_size);
+  };
+  const int64_t code_bytes = row_bytes(weight.format, weight.k);
   if (weight.format == WeightFormat::kF8) {
-    writer.write(fmt::format("{}.weight", module),
-                 {weight.codes, n * static_cast<size_t>(weight.k)});
-    writer.write(fmt::format("{}.weight_scale", module),
-                 {reinterpret_cast<const uint8_t*>(weight.row_scales), n * sizeof(float)});
+    write_rows(fmt::format("{}.weight", module), weight.codes, code_bytes);
+    write_rows(fmt::format("{}.weight_scale", module),
+               reinterpret_cast<const uint8_t*>(weight.row_scales), sizeof(float));
     return;
   }
   NIBBLE_CHECK(is_fp4(weight.format), ErrorCode::kInvalidArgument, "{}: can't be written as {}",
                module, to_string(weight.format));
   const Names names = names_of(module, convention);
-  writer.write(names.codes,
-               {weight.codes, n * static_cast<size_t>(row_bytes(weight.format, weight.k))});
-  writer.write(names.scales,
-               {weight.scales, n * static_cast<size_t>(weight.k / block_size(weight.format))});
-  if (weight.format == WeightFormat::kMxfp4) return;
+  write_rows(names.codes, weight.codes, code_bytes);
+  write_rows(names.scales, weight.scales, weight.k / block_size(weight.format));
+  if (weight.format == WeightFormat::kMxfp4 || first_row > 0) return;
   NIBBLE_CHECK(weight.segments.size() == 1, ErrorCode::kInvalidArgument,
                "{}: {} global scales, expected one; write fused projections apart", module,
                weight.segments.size());

@@ -24,9 +24,10 @@ std::vector<OutputTensor> linear_tensors(std::string_view module, WeightFormat f
 
 // Writes those tensors. A kNvfp4 weight has one segment. Its global scale survives exactly in both
 // conventions if it is the fp32 reciprocal of an fp32 number, as a quantizer's 1 / (2688 / amax)
-// is.
+// is. `weight` may be a part of the module's rows, from first_row on; the part with row 0 writes
+// what there is one of. Thread-safe.
 void write_linear(CheckpointWriter& writer, std::string_view module, const WeightTensor& weight,
-                  Convention convention);
+                  Convention convention, int64_t first_row = 0);
 
 struct ExportConfig {
   Convention convention = Convention::kModelOpt;

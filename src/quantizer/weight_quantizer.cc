@@ -4,18 +4,19 @@
 #include <cstring>
 #include <limits>
 
+#include "base/thread_pool.h"
 #include "dispatch/ops.h"
 #include "formats/block_search.h"
 #include "formats/e4m3.h"
 #include "formats/float16.h"
 #include "formats/nvfp4.h"
-#include "quantizer/chunks.h"
 
 namespace nibble {
 namespace {
 
-// Small enough for source, codes and decoded values of a chunk to stay in a second-level cache.
-constexpr int64_t kChunkElements = 1 << 16;
+// Small enough for source, codes and decoded values to stay in a second-level cache until their
+// errors are summed.
+constexpr int64_t kBatchElements = 1 << 14;
 
 template <class T>
 T load(const uint8_t* bytes, int64_t i) {
@@ -52,22 +53,13 @@ float e4m3_scale(float amax) {
 }  // namespace
 
 WeightQuantizer::WeightQuantizer(const QuantizeOptions& options, const Device& device)
-    : options_(options), device_(device), loops_(row_loops(device.info().cpu)) {
-  for (int i = 0; i < device.pool().size(); ++i) workers_.push_back({Device::cpu(1), {}, {}});
+    : options_(options), loops_(row_loops(device.info().cpu)) {
+  for (int i = 0; i < device.pool().size(); ++i)
+    workers_.push_back({Device::cpu(1), {}, {}, {}, {}, {}});
 }
 
-float WeightQuantizer::amax(const SourceWeight& weight) const {
-  const int64_t total = weight.n * weight.k;
-  std::vector<float> largest((total + kChunkElements - 1) / kChunkElements);
-  for_each_chunk(device_.pool(), static_cast<int64_t>(largest.size()), [&](int, int64_t chunk) {
-    const int64_t begin = chunk * kChunkElements;
-    largest[chunk] = max_magnitude(
-        weight.dtype, weight.bytes.data() + begin * static_cast<int64_t>(size_of(weight.dtype)),
-        std::min(kChunkElements, total - begin));
-  });
-  // NaN must win: it compares false with everything.
-  return *std::max_element(largest.begin(), largest.end(),
-                           [](float a, float b) { return float_bits(a) < float_bits(b); });
+float WeightQuantizer::amax(const SourceWeight& rows) {
+  return max_magnitude(rows.dtype, rows.bytes.data(), rows.n * rows.k);
 }
 
 float WeightQuantizer::global_decode_scale(WeightFormat format, float amax) const {
@@ -77,70 +69,70 @@ float WeightQuantizer::global_decode_scale(WeightFormat format, float amax) cons
                                              : kE4m3Max);
 }
 
-SquaredErrors WeightQuantizer::quantize(const SourceWeight& weight, const Target& target) {
-  const int64_t rows_per_chunk = std::max<int64_t>(1, kChunkElements / weight.k);
-  const int64_t row_size = weight.k * static_cast<int64_t>(size_of(weight.dtype));
-  std::vector<SquaredErrors> errors((weight.n + rows_per_chunk - 1) / rows_per_chunk);
-  for_each_chunk(device_.pool(), static_cast<int64_t>(errors.size()),
-                 [&](int worker, int64_t chunk) {
-                   const int64_t row = chunk * rows_per_chunk;
-                   SourceWeight rows = weight;
-                   rows.n = std::min(rows_per_chunk, weight.n - row);
-                   rows.bytes = weight.bytes.subspan(row * row_size, rows.n * row_size);
-                   Target part = target;
-                   part.codes += row * row_bytes(target.format, weight.k);
-                   if (is_fp4(target.format)) {
-                     part.scales += row * (weight.k / block_size(target.format));
-                   } else {
-                     part.row_scales += row;
-                   }
-                   errors[chunk] = quantize_rows(workers_[worker], rows, part);
-                 });
-  // In the order of the rows, so that a report does not depend on the number of threads.
-  SquaredErrors sum;
-  for (const SquaredErrors& e : errors) sum += e;
-  return sum;
-}
-
-SquaredErrors WeightQuantizer::quantize_rows(Worker& worker, const SourceWeight& rows,
-                                             const Target& target) const {
-  const int64_t count = rows.n * rows.k;
+WeightQuantizer::Rows WeightQuantizer::quantize(int worker, const SourceWeight& rows,
+                                                WeightFormat format, float global_decode_scale) {
+  Worker& w = workers_[worker];
+  const int64_t row_size = rows.k * static_cast<int64_t>(size_of(rows.dtype));
+  const int64_t code_bytes = row_bytes(format, rows.k);
+  const int64_t scale_count = is_fp4(format) ? rows.k / block_size(format) : 0;
+  w.codes.resize(static_cast<size_t>(rows.n * code_bytes));
+  w.scales.resize(static_cast<size_t>(rows.n * scale_count));
+  w.row_scales.resize(is_fp4(format) ? 0 : static_cast<size_t>(rows.n));
   const uint8_t* bytes = rows.bytes.data();
   if (reinterpret_cast<uintptr_t>(bytes) % size_of(rows.dtype) != 0) {
-    worker.aligned.assign(rows.bytes.begin(), rows.bytes.end());
-    bytes = worker.aligned.data();
+    w.aligned.assign(rows.bytes.begin(), rows.bytes.end());
+    bytes = w.aligned.data();
   }
-  worker.decoded.resize(static_cast<size_t>(count));
-  if (target.format == WeightFormat::kF8) {
-    for (int64_t row = 0; row < rows.n; ++row) {
-      const int64_t at = row * rows.k;
-      float* const values = worker.decoded.data() + at;
-      loops_.widen(rows.dtype, bytes + at * static_cast<int64_t>(size_of(rows.dtype)), rows.k,
-                   values);
-      target.row_scales[row] = e4m3_scale(loops_.amax(values, rows.k));
-      loops_.encode_e4m3(target.row_scales[row], values, rows.k, target.codes + at);
+  SquaredErrors errors;
+  const int64_t step = std::max<int64_t>(1, kBatchElements / std::max<int64_t>(1, rows.k));
+  for (int64_t row = 0; row < rows.n; row += step) {
+    const int64_t n = std::min(step, rows.n - row);
+    const uint8_t* const src = bytes + row * row_size;
+    uint8_t* const codes = w.codes.data() + row * code_bytes;
+    w.decoded.resize(static_cast<size_t>(std::min(step, rows.n) * rows.k));
+    if (is_fp4(format)) {
+      quantize_fp4(w, {src, rows.dtype, n, rows.k}, format, global_decode_scale, codes,
+                   w.scales.data() + row * scale_count);
+    } else {
+      quantize_e4m3(w, {src, rows.dtype, n, rows.k}, codes, w.row_scales.data() + row);
     }
-    return loops_.errors(rows.dtype, bytes, worker.decoded.data(), count);
+    errors += loops_.errors(rows.dtype, src, w.decoded.data(), n * rows.k);
   }
-  nibble::quantize({.desc = {.format = target.format,
-                             .method = options_.method,
-                             .scale_rule = options_.scale_rule,
-                             .src_type = rows.dtype,
-                             .m = rows.n,
-                             .k = rows.k},
-                    .src = {const_cast<uint8_t*>(bytes), rows.dtype, rows.n, rows.k, rows.k},
-                    .global_decode_scale = target.global_decode_scale,
-                    .codes = target.codes,
-                    .scales = target.scales},
-                   worker.device);
-  nibble::dequantize(
-      {.desc = {.format = target.format, .dst_type = DType::kF32, .m = rows.n, .k = rows.k},
-       .codes = target.codes,
-       .scales = target.scales,
-       .global_decode_scale = target.global_decode_scale,
-       .dst = {worker.decoded.data(), DType::kF32, rows.n, rows.k, rows.k}},
+  return {w.codes.data(), w.scales.data(), w.row_scales.data(), errors};
+}
+
+void WeightQuantizer::quantize_e4m3(Worker& worker, const Batch& batch, uint8_t* codes,
+                                    float* row_scales) const {
+  loops_.widen(batch.dtype, batch.values, batch.n * batch.k, worker.decoded.data());
+  for (int64_t row = 0; row < batch.n; ++row) {
+    float* const values = worker.decoded.data() + row * batch.k;
+    row_scales[row] = e4m3_scale(loops_.amax(values, batch.k));
+    loops_.encode_e4m3(row_scales[row], values, batch.k, codes + row * batch.k);
+  }
+}
+
+void WeightQuantizer::quantize_fp4(Worker& worker, const Batch& batch, WeightFormat format,
+                                   float global_decode_scale, uint8_t* codes,
+                                   uint8_t* scales) const {
+  nibble::quantize(
+      {.desc = {.format = format,
+                .method = options_.method,
+                .scale_rule = options_.scale_rule,
+                .src_type = batch.dtype,
+                .m = batch.n,
+                .k = batch.k},
+       .src = {const_cast<uint8_t*>(batch.values), batch.dtype, batch.n, batch.k, batch.k},
+       .global_decode_scale = global_decode_scale,
+       .codes = codes,
+       .scales = scales},
       worker.device);
-  return loops_.errors(rows.dtype, bytes, worker.decoded.data(), count);
+  nibble::dequantize(
+      {.desc = {.format = format, .dst_type = DType::kF32, .m = batch.n, .k = batch.k},
+       .codes = codes,
+       .scales = scales,
+       .global_decode_scale = global_decode_scale,
+       .dst = {worker.decoded.data(), DType::kF32, batch.n, batch.k, batch.k}},
+      worker.device);
 }
 
 }  // namespace nibble
