@@ -41,6 +41,9 @@ struct TileLoops {
 };
 
 namespace avx2 {
+// Codes of 16 whole rows, `chunks` times 64 of them, to the layout of tiles.h.
+void pack_codes(const uint8_t* codes, int64_t row_bytes, int64_t chunks, uint8_t* tile);
+
 extern const TileLoops kInt8Tiles;      // int8, up to 4 tokens, weights as they lie
 extern const TileLoops kInt8Panels;     // int8, many tokens
 extern const TileLoops kVnniInt8Tiles;  // the same with AVX-VNNI

@@ -33,7 +33,7 @@ struct VectorLoops {
                        float* sin);
   void (*rotate)(float* head, int64_t half, const float* cos, const float* sin);
   void (*silu_mul)(const float* gate, const float* up, int64_t n, float* y);
-  void (*attend)(const AttentionTile& tile);
+  void (*attend)(AttentionTile tile);
   int64_t (*argmax)(const float* x, int64_t n);  // the lowest index of the largest
 };
 

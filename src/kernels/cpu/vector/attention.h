@@ -113,7 +113,8 @@ void add_values(const AttentionTile& a, const Scores* weights, const float* fact
     Vec::F x[kVecs];
     NIBBLE_UNROLL
     for (int i = 0; i < kVecs; ++i) {
-      x[i] = Vec::load_some(v + i * kWidth, i + 1 < kVecs ? kWidth : last);
+      x[i] = i + 1 < kVecs || last >= kWidth ? Vec::load(v + i * kWidth)
+                                             : Vec::load_some(v + i * kWidth, last);
     }
     NIBBLE_UNROLL
     for (int r = 0; r < kRows; ++r) {
@@ -151,7 +152,9 @@ void attend_rows(const AttentionTile& a) {
   }
 }
 
-void attend(const AttentionTile& a) {
+void attend(AttentionTile a) {
+  // Keys behind the last row's own are seen by none.
+  if (a.visible + a.rows - 1 < a.keys) a.keys = static_cast<int>(a.visible + a.rows - 1);
   switch (a.rows) {
     case 1:
       return attend_rows<1>(a);
