@@ -22,6 +22,9 @@ namespace {
 namespace fs = std::filesystem;
 using Json = nlohmann::ordered_json;
 
+// The kernel itself keeps gigabytes before it writes any, and finish() would wait for all of it.
+constexpr int64_t kFlushBytes = 8 << 20;
+
 [[noreturn]] void fail_io(const fs::path& path, const char* doing) {
   const int error = errno;
   fail(ErrorCode::kIo, "{}: can't {}: {}", path.string(), doing, std::strerror(error));
@@ -158,6 +161,10 @@ CheckpointWriter::CheckpointWriter(fs::path dst, std::vector<OutputTensor> tenso
       for (const auto& [name, slot] : slots_) index["weight_map"][name] = files_[slot.file].name;
       add_file("model.safetensors.index.json", index.dump(2) + "\n");
     }
+    std::vector<int> fds;
+    for (size_t i = 0; i < shards.size(); ++i) fds.push_back(files_[i].fd);
+    flusher_ = std::jthread(
+        [this, fds = std::move(fds)](std::stop_token stop) { flush_ahead(stop, fds); });
   } catch (...) {
     remove_temporary();
     throw;
@@ -204,6 +211,29 @@ void CheckpointWriter::write(std::string_view name, std::span<const uint8_t> byt
   const File& file = files_[slot.file];
   write_all(file.fd, tmp_ / file.name, bytes, slot.begin + offset);
   slot.written += size;
+  const int64_t before = written_.fetch_add(size);
+  if (before / kFlushBytes == (before + size) / kFlushBytes) return;
+  ++flushes_;
+  flushes_.notify_one();
+}
+
+// Starts the disk while tensors are still being made. On a thread of its own, because the call
+// waits where the disk's queue is full. Only a hint: finish() checks what matters.
+void CheckpointWriter::flush_ahead(const std::stop_token& stop, const std::vector<int>& fds) const {
+  for (int seen = 0; !stop.stop_requested(); seen = flushes_) {
+    flushes_.wait(seen);
+    for (const int fd : fds) {
+      if (!stop.stop_requested()) ::sync_file_range(fd, 0, 0, SYNC_FILE_RANGE_WRITE);
+    }
+  }
+}
+
+void CheckpointWriter::stop_flushing() noexcept {
+  if (!flusher_.joinable()) return;
+  flusher_.request_stop();
+  ++flushes_;
+  flushes_.notify_one();
+  flusher_.join();
 }
 
 void CheckpointWriter::add_file(const std::string& name, std::string_view contents) {
@@ -223,6 +253,9 @@ void CheckpointWriter::finish() {
     NIBBLE_CHECK(slot.written == slot.bytes, ErrorCode::kInternal,
                  "tensor {}: {} of {} bytes were written", name, slot.written.load(), slot.bytes);
   }
+  stop_flushing();
+  // All begin before the first is waited for: small files then share the large ones' commit.
+  for (const File& file : files_) ::sync_file_range(file.fd, 0, 0, SYNC_FILE_RANGE_WRITE);
   for (File& file : files_) {
     if (::fsync(file.fd) != 0) fail_io(tmp_ / file.name, "flush");
     const int fd = std::exchange(file.fd, -1);
@@ -238,6 +271,7 @@ void CheckpointWriter::finish() {
 }
 
 void CheckpointWriter::remove_temporary() noexcept {
+  stop_flushing();
   for (File& file : files_) {
     if (file.fd >= 0) ::close(std::exchange(file.fd, -1));
   }

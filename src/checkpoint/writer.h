@@ -8,6 +8,7 @@
 #include <span>
 #include <string>
 #include <string_view>
+#include <thread>
 #include <vector>
 
 #include "nibble/types.h"
@@ -64,6 +65,8 @@ class CheckpointWriter {
   };
   void create_shard(const std::vector<OutputTensor>& tensors, const std::string& name);
   void remove_temporary() noexcept;
+  void flush_ahead(const std::stop_token& stop, const std::vector<int>& fds) const;
+  void stop_flushing() noexcept;
 
   std::filesystem::path dst_;
   std::filesystem::path tmp_;
@@ -71,6 +74,9 @@ class CheckpointWriter {
   std::vector<File> files_;  // all open until finish()
   std::map<std::string, Slot, std::less<>> slots_;
   int64_t total_bytes_ = 0;
+  std::atomic<int64_t> written_{0};  // bytes of tensor data
+  std::atomic<int> flushes_{0};      // asked for
+  std::jthread flusher_;
 };
 
 }  // namespace nibble

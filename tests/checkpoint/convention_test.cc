@@ -127,6 +127,30 @@ TEST_F(Conventions, QuantizersGlobalScalesSurviveExactly) {
   }
 }
 
+TEST_F(Conventions, RowsMayBeWrittenInParts) {
+  constexpr int64_t kRows = 5, kColumns = 64, kFirst = 2;
+  for (const Convention convention : {Convention::kModelOpt, Convention::kCompressedTensors}) {
+    for (const WeightFormat format : {WeightFormat::kNvfp4, WeightFormat::kMxfp4}) {
+      const Weight w = random_weight(format, kRows, kColumns, 0.5f, 0.0f);
+      const fs::path whole = dir_.path() / "whole", parts = dir_.path() / "parts";
+      fs::remove_all(whole);
+      fs::remove_all(parts);
+      write(whole, w, {.convention = convention, .format = format});
+      CheckpointWriter writer(parts,
+                              linear_tensors("m.up_proj", format, kRows, kColumns, convention));
+      WeightTensor first = w.tensor, rest = w.tensor;
+      first.n = kFirst;
+      rest.n = kRows - kFirst;
+      rest.codes += kFirst * kColumns / 2;
+      rest.scales += kFirst * kColumns / block_size(format);
+      write_linear(writer, "m.up_proj", rest, convention, kFirst);
+      write_linear(writer, "m.up_proj", first, convention);
+      writer.finish();
+      EXPECT_EQ(read_file(whole / "model.safetensors"), read_file(parts / "model.safetensors"));
+    }
+  }
+}
+
 TEST_F(Conventions, ConfigsSayWhatRealExportsSay) {
   const Weight w = random_weight(WeightFormat::kNvfp4, 1, 16, 0.5f, 0.0f);
   const fs::path mo = dir_.path() / "mo", ct = dir_.path() / "ct";
