@@ -77,6 +77,13 @@ class GemmCase {
     desc_.has_c = row.integer("c") != 0;
     a_stride_ = desc_.k + 8;  // rows that are not back to back
     a_ = random_values(desc_.m * a_stride_, random_);
+    // The same values for a device's kernels of 16-bit activations and for the reference.
+    if (device.info().kind == DeviceKind::kCuda) {
+      for (float& a : a_) {
+        a_bf16_.push_back(float_to_bf16(a));
+        a = bf16_to_float(a_bf16_.back());
+      }
+    }
     c_ = random_values(desc_.m * desc_.n, random_);
     if (desc_.activation == ActivationMode::kFp4 && row.seed() % 2 == 0) {
       weight_.tensor.input_decode_scale = 0.01f;
@@ -87,11 +94,15 @@ class GemmCase {
 
   Support adapt(const GemmImpl& impl, const Device& device) {
     Support last = Support::no("no layout can be prepared");
-    for (const auto& [layout, weight] : prepared_) {
-      desc_.layout = layout;
-      current_ = &weight;
-      last = impl.can_implement(desc_, device.info());
-      if (last) return last;
+    for (const DType type : {DType::kF32, DType::kBF16}) {
+      if (type == DType::kBF16 && a_bf16_.empty()) break;
+      desc_.a_type = type;
+      for (const auto& [layout, weight] : prepared_) {
+        desc_.layout = layout;
+        current_ = &weight;
+        last = impl.can_implement(desc_, device.info());
+        if (last) return last;
+      }
     }
     return last;
   }
@@ -104,7 +115,8 @@ class GemmCase {
   GemmArgs args(Outputs& out, Inputs& in) const {
     GemmArgs args;
     args.desc = desc_;
-    args.a = {in(a_), DType::kF32, desc_.m, desc_.k, a_stride_};
+    void* const a = desc_.a_type == DType::kBF16 ? static_cast<void*>(in(a_bf16_)) : in(a_);
+    args.a = {a, desc_.a_type, desc_.m, desc_.k, a_stride_};
     args.b = current_;
     args.d = {out[0].data(), DType::kF32, desc_.m, desc_.n, desc_.n};
     if (desc_.has_c) {
@@ -156,6 +168,7 @@ class GemmCase {
   GemmDesc desc_;
   int64_t a_stride_ = 0;
   std::vector<float> a_, c_;
+  std::vector<uint16_t> a_bf16_;  // a_, for CUDA devices
   PreparedWeights prepared_;
   const PreparedWeight* current_ = nullptr;
   double sum_length_ = 0;

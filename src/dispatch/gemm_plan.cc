@@ -87,6 +87,8 @@ namespace {
 const WeightLayoutImpl& choose_layout(const WeightTensor& tensor, const Device& device,
                                       ActivationMode activation) {
   const std::string_view forced = device.forced_impl(kOpName<GemmImpl>);
+  // What the forward passes of a device hand over.
+  const DType type = device.info().kind == DeviceKind::kCuda ? DType::kBF16 : DType::kF32;
   std::string reasons;
   for (const WeightLayoutImpl& layout : weight_layouts()) {
     if (const Support s = layout.can_prepare(tensor, device.info()); !s) {
@@ -98,7 +100,9 @@ const WeightLayoutImpl& choose_layout(const WeightTensor& tensor, const Device& 
                         .k = tensor.k,
                         .weight = tensor.format,
                         .layout = layout.layout,
-                        .activation = activation};
+                        .activation = activation,
+                        .a_type = type,
+                        .d_type = type};
     for (const GemmImpl& impl : impls<GemmImpl>()) {
       if (!forced.empty() && impl.name != forced) continue;
       const Support s = impl.can_implement(desc, device.info());

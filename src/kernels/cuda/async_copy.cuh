@@ -37,12 +37,27 @@ __device__ __forceinline__ uint4 load_shared_16(uint32_t from) {
                : "r"(from));
   return v;
 }
+__device__ __forceinline__ float4 load_shared_f32x4(uint32_t from) {
+  float4 v;
+  asm volatile("ld.shared.v4.f32 {%0, %1, %2, %3}, [%4];"
+               : "=f"(v.x), "=f"(v.y), "=f"(v.z), "=f"(v.w)
+               : "r"(from));
+  return v;
+}
+__device__ __forceinline__ float load_shared_f32(uint32_t from) {
+  float v;
+  asm volatile("ld.shared.f32 %0, [%1];" : "=f"(v) : "r"(from));
+  return v;
+}
 __device__ __forceinline__ float2 load_shared_f32x2(uint32_t from) {
   float2 v;
   asm volatile("ld.shared.v2.f32 {%0, %1}, [%2];" : "=f"(v.x), "=f"(v.y) : "r"(from));
   return v;
 }
 
+__device__ __forceinline__ void store_shared(uint32_t to, float a) {
+  asm volatile("st.shared.f32 [%0], %1;" ::"r"(to), "f"(a) : "memory");
+}
 __device__ __forceinline__ void store_shared(uint32_t to, float a, float b) {
   asm volatile("st.shared.v2.f32 [%0], {%1, %2};" ::"r"(to), "f"(a), "f"(b) : "memory");
 }
@@ -119,12 +134,19 @@ __device__ __forceinline__ uint32_t remote_address(uint32_t address, uint32_t ra
   asm volatile("mapa.shared::cluster.u32 %0, %1, %2;" : "=r"(remote) : "r"(address), "r"(rank));
   return remote;
 }
-// Both addresses from remote_address; counts 8 bytes at the barrier.
+// Both addresses from remote_address; counts 8 or 16 bytes at the barrier.
 __device__ __forceinline__ void store_remote(uint32_t to, float a, float b, uint32_t barrier) {
   asm volatile(
       "st.async.shared::cluster.mbarrier::complete_tx::bytes.v2.f32 [%0], {%1, %2}, [%3];" ::"r"(
           to),
       "f"(a), "f"(b), "r"(barrier)
+      : "memory");
+}
+__device__ __forceinline__ void store_remote(uint32_t to, const float* four, uint32_t barrier) {
+  asm volatile(
+      "st.async.shared::cluster.mbarrier::complete_tx::bytes.v4.f32 [%0], {%1, %2, %3, %4}, "
+      "[%5];" ::"r"(to),
+      "f"(four[0]), "f"(four[1]), "f"(four[2]), "f"(four[3]), "r"(barrier)
       : "memory");
 }
 // Relaxed: for fence_mbarrier_init, or for nothing but "we are all here"; a releasing arrive

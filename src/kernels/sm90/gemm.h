@@ -11,4 +11,7 @@ extern const WeightLayoutImpl kLayout;
 // "sm90_bf16xnvfp4_decode_gemm": reads the weights once per pass of up to 64 tokens.
 extern const GemmImpl kDecodeGemm;
 
+// "sm90_bf16xnvfp4_wgmma_gemm": tiles of tokens and rows, for any number of tokens.
+extern const GemmImpl kWgmmaGemm;
+
 }  // namespace nibble::sm90

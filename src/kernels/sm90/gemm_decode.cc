@@ -2,34 +2,33 @@
 #include "kernels/sm90/gemm_decode.h"
 
 #include <algorithm>
-#include <limits>
 #include <vector>
 
-#include "base/check.h"
-#include "kernels/cuda/pointer.h"
 #include "kernels/sm90/blocks.h"
 #include "kernels/sm90/gemm.h"
+#include "kernels/sm90/gemm_operands.h"
 
 namespace nibble::sm90 {
 namespace {
 
 // A configuration of the table: tile_m tokens, tile_n rows and tile_k of k a block and step, k
-// split over split_k = cluster blocks.
-constexpr int kTwoTileStages = 3;  // kernels of two row tiles a warp are built with so many stages
+// split over split_k = cluster blocks; stages counts a warp's slots of 16 rows, more of them where
+// it has two row tiles.
+constexpr int kMaxOneTileStages = 5;
 
 KernelConfig to_table(const DecodeConfig& c) {
   return {.tile_m = c.tokens,
           .tile_n = c.warps_n * c.row_tiles * kBlockRows,
           .tile_k = c.warps_k * kBlockK,
-          .stages = c.stages,
+          .stages = c.stages * c.row_tiles,
           .split_k = c.cluster,
           .cluster = c.cluster};
 }
 DecodeConfig from_table(const KernelConfig& c) {
-  const int row_tiles = c.stages == kTwoTileStages ? 2 : 1;
+  const int row_tiles = c.stages > kMaxOneTileStages ? 2 : 1;
   return {.tokens = c.tile_m,
           .row_tiles = row_tiles,
-          .stages = c.stages,
+          .stages = c.stages / row_tiles,
           .warps_n = c.tile_n / (row_tiles * kBlockRows),
           .warps_k = c.tile_k / kBlockK,
           .cluster = c.cluster};
@@ -114,66 +113,25 @@ double estimate_us(const GemmDesc& d, const KernelConfig& config, const DeviceIn
 }
 
 Support can_implement(const GemmDesc& d, const DeviceInfo& device) {
-  if (device.kind != DeviceKind::kCuda) return Support::no("runs on a CUDA device only");
-  if (device.sm != 90) {
-    return Support::no("needs compute capability 9.0, found sm_{}", device.sm);
-  }
-  if (d.layout != WeightLayout::kSm90) {
-    return Support::no("reads layout {}, found {}", to_string(WeightLayout::kSm90),
-                       to_string(d.layout));
-  }
-  if (d.activation != ActivationMode::k16Bit && d.activation != ActivationMode::kBf16) {
-    return Support::no("multiplies 16-bit activations, found mode {}", to_string(d.activation));
-  }
-  if (d.a_type != DType::kBF16) return Support::no("a must be BF16, found {}", to_string(d.a_type));
-  if (d.d_type != DType::kBF16 && d.d_type != DType::kF16 && d.d_type != DType::kF32) {
-    return Support::no("d must be F32, F16 or BF16, found {}", to_string(d.d_type));
-  }
-  if (d.k % 8 != 0) return Support::no("k must be a multiple of 8, found {}", d.k);
-  constexpr int64_t kMax = std::numeric_limits<int32_t>::max() - 1024;
-  if (d.m > kMax || d.n > kMax || d.k > kMax) {
-    return Support::no("m, n and k must be at most {}", kMax);
-  }
+  if (const Support s = takes_operands(d, device); !s) return s;
   if (candidates(d, device).empty()) {
     return Support::no("k = {} does not fit in shared memory, a block at a time", d.k);
   }
   return Support::yes();
 }
 
-OutputType output_type(DType type) {
-  return type == DType::kF32    ? OutputType::kF32
-         : type == DType::kBF16 ? OutputType::kBF16
-                                : OutputType::kF16;
-}
-
-constexpr size_t kCopyBytes = 16;  // activations are copied in pieces of this
-
 void launch(const GemmArgs& args, const KernelConfig& config, Stream stream) {
   const GemmDesc& d = args.desc;
-  const size_t element = size_of(d.d_type);
-  cuda::check_device_pointer("gemm", "a", args.a.data, kCopyBytes, stream.index);
-  cuda::check_device_pointer("gemm", "d", args.d.data, element, stream.index);
-  if (d.has_c) cuda::check_device_pointer("gemm", "c", args.c.data, element, stream.index);
-  NIBBLE_CHECK(args.a.stride * 2 % static_cast<int64_t>(kCopyBytes) == 0 || d.m == 1,
-               ErrorCode::kInvalidArgument,
-               "gemm: a's rows must be a multiple of 8 elements apart, found {}", args.a.stride);
+  check_operands(args, stream);
   const DecodeConfig c = from_table(config);
   for (int64_t first = 0; first < d.m; first += c.tokens) {
-    const int64_t m = std::min<int64_t>(c.tokens, d.m - first);
-    const auto rows_from = [&](const MatrixView& x) {
-      return static_cast<uint8_t*>(x.data) + first * x.stride * static_cast<int64_t>(element);
-    };
     DecodeParams p = {};
     p.weights = args.b->codes;
     p.row_alpha = args.b->row_alpha;
     p.a = args.a.row<const uint16_t>(first);
     p.a_stride = args.a.stride;
-    p.out = {.d = rows_from(args.d),
-             .d_stride = args.d.stride,
-             .c = d.has_c ? rows_from(args.c) : nullptr,
-             .c_stride = args.c.stride,
-             .type = output_type(d.d_type)};
-    p.m = static_cast<int>(m);
+    p.out = output_from(args, first);
+    p.m = static_cast<int>(std::min<int64_t>(c.tokens, d.m - first));
     p.n = static_cast<int>(d.n);
     p.k = static_cast<int>(d.k);
     launch_decode(p, c, stream);

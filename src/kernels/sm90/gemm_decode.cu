@@ -27,8 +27,9 @@ constexpr Variant variant() {
           decode_gemm<kTokenTiles, kRowTiles, kStages, max_threads(kTokenTiles, kRowTiles)>};
 }
 const Variant kVariants[] = {
-    variant<1, 1, 4>(), variant<1, 1, 5>(), variant<1, 2, 3>(), variant<2, 1, 4>(),
-    variant<2, 2, 3>(), variant<4, 1, 4>(), variant<4, 2, 3>(), variant<8, 1, 4>(),
+    variant<1, 1, 4>(), variant<1, 1, 5>(), variant<1, 2, 3>(), variant<1, 2, 4>(),
+    variant<1, 2, 5>(), variant<2, 1, 4>(), variant<2, 1, 5>(), variant<2, 2, 3>(),
+    variant<2, 2, 4>(), variant<4, 1, 4>(), variant<4, 2, 3>(), variant<8, 1, 4>(),
 };
 
 const Variant* find(const DecodeConfig& c) {

@@ -28,4 +28,14 @@ struct DecodeParams {
   bool weights_first;    // fill the ring before waiting for the kernel in front
 };
 
+struct WgmmaParams {
+  const uint8_t* weights;
+  const float* row_alpha;
+  Output out;
+  int m, n, k;
+  int groups, stages;  // warpgroups that multiply; slots of the ring
+  int split;           // blocks of a cluster that share a tile, each a part of k
+  bool wide_output;    // D and C can be accessed in pieces of 16 bytes
+};
+
 }  // namespace nibble::sm90

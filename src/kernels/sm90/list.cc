@@ -6,7 +6,7 @@ namespace nibble::sm90 {
 namespace {
 
 const WeightLayoutImpl kWeightLayouts[] = {kLayout};
-const GemmImpl kGemms[] = {kDecodeGemm};
+const GemmImpl kGemms[] = {kDecodeGemm, kWgmmaGemm};
 
 }  // namespace
 

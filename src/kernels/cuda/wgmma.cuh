@@ -1,0 +1,99 @@
+// Warpgroup matrix products of sm_90a: four warps, asynchronous, A from registers and B from shared
+// memory. Registers that a product reads or writes are not touched between the fence before it and
+// the wait for its group.
+#pragma once
+
+#include <cstdint>
+
+namespace nibble::cuda {
+
+__device__ __forceinline__ void wgmma_fence() {
+  asm volatile("wgmma.fence.sync.aligned;" ::: "memory");
+}
+__device__ __forceinline__ void wgmma_commit() {
+  asm volatile("wgmma.commit_group.sync.aligned;" ::: "memory");
+}
+// Until at most kPending of the warpgroup's latest groups are under way.
+template <int kPending>
+__device__ __forceinline__ void wgmma_wait() {
+  asm volatile("wgmma.wait_group.sync.aligned %0;" ::"n"(kPending) : "memory");
+}
+
+// More or fewer registers for every thread of the warpgroup, out of what the block was given.
+template <int kRegisters>
+__device__ __forceinline__ void more_registers() {
+  asm volatile("setmaxnreg.inc.sync.aligned.u32 %0;" ::"n"(kRegisters));
+}
+template <int kRegisters>
+__device__ __forceinline__ void fewer_registers() {
+  asm volatile("setmaxnreg.dec.sync.aligned.u32 %0;" ::"n"(kRegisters));
+}
+
+// B as a tensor copy with 128-byte swizzle leaves it: rows of 64 elements of k, 1024 bytes for
+// eight. `address` is a multiple of 1024 plus 32 bytes for each 16 of k. Only the lower word moves,
+// so it is that which callers step; see wgmma's matrix descriptors in the PTX manual.
+__device__ __forceinline__ uint32_t operand_of(uint32_t address) { return address >> 4 | 1u << 16; }
+inline constexpr uint32_t kOperandStep16 = 32 >> 4;  // to the next 16 of k
+inline constexpr uint64_t kOperandHigh = uint64_t{1u << 30 | 1024 >> 4} << 32;
+
+// d[64, kColumns] += a[64, 16] * b[16, kColumns], bf16 in, fp32 sums. Warp i of four has rows
+// 16 i .. 16 i + 15; its a and d are those of mma_bf16, d by eight columns.
+template <int kColumns>
+__device__ __forceinline__ void wgmma_bf16(float (&d)[kColumns / 2], const uint32_t* a,
+                                           uint32_t operand);
+
+#define NIBBLE_D8(i)                                                                          \
+  "+f"(d[i]), "+f"(d[i + 1]), "+f"(d[i + 2]), "+f"(d[i + 3]), "+f"(d[i + 4]), "+f"(d[i + 5]), \
+      "+f"(d[i + 6]), "+f"(d[i + 7])
+#define NIBBLE_D16(i) NIBBLE_D8(i), NIBBLE_D8(i + 8)
+#define NIBBLE_D32(i) NIBBLE_D16(i), NIBBLE_D16(i + 16)
+#define NIBBLE_D64(i) NIBBLE_D32(i), NIBBLE_D32(i + 32)
+#define NIBBLE_D128(i) NIBBLE_D64(i), NIBBLE_D64(i + 64)
+#define NIBBLE_WGMMA(columns, outputs, names, a_and_b)                                           \
+  template <>                                                                                    \
+  __device__ __forceinline__ void wgmma_bf16<columns>(float(&d)[columns / 2], const uint32_t* a, \
+                                                      uint32_t operand) {                        \
+    asm volatile(                                                                                \
+        "{\n .reg .pred add;\n setp.eq.b32 add, 0, 0;\n"                                         \
+        " wgmma.mma_async.sync.aligned.m64n" #columns "k16.f32.bf16.bf16 {" names "}, " a_and_b  \
+        ", add, 1, 1, 0;\n}"                                                                     \
+        : outputs                                                                                \
+        : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(kOperandHigh | operand));              \
+  }
+#define NIBBLE_NAMES8 "%0, %1, %2, %3, %4, %5, %6, %7"
+#define NIBBLE_NAMES16 NIBBLE_NAMES8 ", %8, %9, %10, %11, %12, %13, %14, %15"
+#define NIBBLE_NAMES32 \
+  NIBBLE_NAMES16       \
+  ", "                 \
+  "%16, %17, %18, %19, %20, %21, %22, %23, %24, %25, %26, %27, %28, %29, %30, %31"
+#define NIBBLE_NAMES64                                                               \
+  NIBBLE_NAMES32                                                                     \
+  ", "                                                                               \
+  "%32, %33, %34, %35, %36, %37, %38, %39, %40, %41, %42, %43, %44, %45, %46, %47, " \
+  "%48, %49, %50, %51, %52, %53, %54, %55, %56, %57, %58, %59, %60, %61, %62, %63"
+#define NIBBLE_NAMES128                                                                  \
+  NIBBLE_NAMES64                                                                         \
+  ", "                                                                                   \
+  "%64, %65, %66, %67, %68, %69, %70, %71, %72, %73, %74, %75, %76, %77, %78, %79, "     \
+  "%80, %81, %82, %83, %84, %85, %86, %87, %88, %89, %90, %91, %92, %93, %94, %95, "     \
+  "%96, %97, %98, %99, %100, %101, %102, %103, %104, %105, %106, %107, %108, %109, "     \
+  "%110, %111, %112, %113, %114, %115, %116, %117, %118, %119, %120, %121, %122, %123, " \
+  "%124, %125, %126, %127"
+NIBBLE_WGMMA(16, NIBBLE_D8(0), NIBBLE_NAMES8, "{%8, %9, %10, %11}, %12")
+NIBBLE_WGMMA(32, NIBBLE_D16(0), NIBBLE_NAMES16, "{%16, %17, %18, %19}, %20")
+NIBBLE_WGMMA(64, NIBBLE_D32(0), NIBBLE_NAMES32, "{%32, %33, %34, %35}, %36")
+NIBBLE_WGMMA(128, NIBBLE_D64(0), NIBBLE_NAMES64, "{%64, %65, %66, %67}, %68")
+NIBBLE_WGMMA(256, NIBBLE_D128(0), NIBBLE_NAMES128, "{%128, %129, %130, %131}, %132")
+#undef NIBBLE_WGMMA
+#undef NIBBLE_D8
+#undef NIBBLE_D16
+#undef NIBBLE_D32
+#undef NIBBLE_D64
+#undef NIBBLE_D128
+#undef NIBBLE_NAMES8
+#undef NIBBLE_NAMES16
+#undef NIBBLE_NAMES32
+#undef NIBBLE_NAMES64
+#undef NIBBLE_NAMES128
+
+}  // namespace nibble::cuda

@@ -1,0 +1,152 @@
+// The prefill GEMM's table entry: which cuts of the work there are, and what each costs.
+#include "kernels/sm90/gemm_wgmma.h"
+
+#include <algorithm>
+#include <vector>
+
+#include "kernels/sm90/blocks.h"
+#include "kernels/sm90/gemm.h"
+#include "kernels/sm90/gemm_operands.h"
+
+namespace nibble::sm90 {
+namespace {
+
+constexpr int kGroupRows = 64;
+constexpr int kSplits[] = {1, 2, 4, 8};
+// Blocks of clusters above two that can be resident at once, of 132: clusters stay within a GPC.
+constexpr double kLargeClusterShare = 120.0 / 132.0;
+constexpr int64_t kMaxSplitWaves = 8;  // more waves need no splitting
+
+int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
+
+// A configuration of the table: tile_m tokens x tile_n rows a block and k split over split_k
+// blocks, or clusters of two that share their tokens.
+KernelConfig to_table(const WgmmaConfig& c) {
+  return {.tile_m = c.tokens,
+          .tile_n = c.groups * kGroupRows,
+          .tile_k = kBlockK,
+          .stages = wgmma_stages(c),
+          .split_k = c.split,
+          .cluster = c.cluster};
+}
+WgmmaConfig from_table(const KernelConfig& c) {
+  return {.tokens = c.tile_m,
+          .groups = c.tile_n / kGroupRows,
+          .split = c.split_k,
+          .cluster = c.cluster};
+}
+
+std::vector<WgmmaConfig> all_configs() {
+  std::vector<WgmmaConfig> all;
+  for (const WgmmaKernel& kernel : wgmma_kernels()) {
+    for (int groups = 2; groups <= kernel.max_groups; ++groups) {
+      if (kernel.multicast) {
+        all.push_back({kernel.tokens, groups, 1, 2});
+        continue;
+      }
+      for (const int split : kSplits) {
+        const WgmmaConfig c = {kernel.tokens, groups, split, split};
+        const bool known = std::ranges::any_of(all, [&](const WgmmaConfig& other) {
+          return other.tokens == c.tokens && other.groups == groups && other.cluster == split;
+        });
+        if (!known) all.push_back(c);
+      }
+    }
+  }
+  return all;
+}
+
+int resident_blocks(const WgmmaConfig& c, const DeviceInfo& device) {
+  return c.cluster <= 2 ? device.num_sms : static_cast<int>(device.num_sms * kLargeClusterShare);
+}
+
+int64_t tiles_of(const WgmmaConfig& c, const GemmDesc& d) {
+  return ceil_div(d.m, c.tokens) * ceil_div(d.n, c.groups * kGroupRows * (c.cluster / c.split));
+}
+
+// The span holds until the thread's next call.
+std::span<const KernelConfig> candidates(const GemmDesc& d, const DeviceInfo& device) {
+  static const std::vector<WgmmaConfig> all = all_configs();
+  thread_local std::vector<KernelConfig> fitting;
+  fitting.clear();
+  const int narrowest = all.front().tokens;
+  for (const WgmmaConfig& c : all) {
+    const bool too_many = c.tokens > narrowest && c.tokens / 2 >= d.m;
+    const bool too_split =
+        c.split > 1 && tiles_of(c, d) * c.split > kMaxSplitWaves * resident_blocks(c, device);
+    if (!too_many && !too_split && wgmma_fits(c, d.k)) fitting.push_back(to_table(c));
+  }
+  return fitting;
+}
+
+// By timings of an H200; what is chosen by them is in bench/results/h200_gemm.json beside the best
+// candidate.
+constexpr double kFixedUs = 4.0;        // launch, first loads, output
+constexpr double kReduceUs = 1.2;       // the sums of a split tile
+constexpr double kMacsPerNs = 2742.0;   // of a multiprocessor's tensor cores, power-limited
+constexpr double kWidenNs = 160.0;      // 64 rows x 128 of k
+constexpr double kNotHidden = 0.25;     // of the smaller of widening and multiplying
+constexpr double kSmBytesPerNs = 55.0;  // out of L2, into one multiprocessor
+constexpr double kTokenNs = 2.5;        // to write out 64 rows
+constexpr double kDramEfficiency = 0.875;
+
+double estimate_us(const GemmDesc& d, const KernelConfig& config, const DeviceInfo& device) {
+  const WgmmaConfig c = from_table(config);
+  const int64_t clusters = std::max(1, resident_blocks(c, device) / c.cluster);
+  const auto waves = static_cast<double>(ceil_div(tiles_of(c, d), clusters));
+  const auto steps = static_cast<double>(ceil_div(k_blocks(d.k), c.split));
+  const double multiply = static_cast<double>(config.tile_n) * c.tokens * kBlockK / kMacsPerNs;
+  const double widen = c.groups * kWidenNs;
+  const double bytes = static_cast<double>(config.tile_n / kBlockRows) * kBlockBytes +
+                       static_cast<double>(c.tokens) * kBlockK * 2 / (c.cluster / c.split);
+  const double step = std::max(std::max(multiply, widen) + kNotHidden * std::min(multiply, widen),
+                               bytes / kSmBytesPerNs);
+  const double tile = steps * step + c.groups * c.tokens * kTokenNs / c.split;
+  const double all_bytes = static_cast<double>(row_blocks(d.n) * k_blocks(d.k)) * kBlockBytes +
+                           2.0 * static_cast<double>(d.m) * static_cast<double>(d.k + d.n);
+  const double dram = all_bytes / (device.bandwidth_gbps * kDramEfficiency);
+  return kFixedUs + (c.split > 1 ? kReduceUs : 0.0) + 1e-3 * std::max(waves * tile, dram);
+}
+
+Support can_implement(const GemmDesc& d, const DeviceInfo& device) {
+  if (const Support s = takes_operands(d, device); !s) return s;
+  constexpr int64_t kMaxTiles = int64_t{1} << 27;  // times a cluster's blocks, in 32 bits
+  if (ceil_div(d.m, wgmma_kernels()[0].tokens) * ceil_div(d.n, kGroupRows) > kMaxTiles) {
+    return Support::no("m = {} and n = {} give more than {} tiles", d.m, d.n, kMaxTiles);
+  }
+  return Support::yes();
+}
+
+constexpr uintptr_t kWideBytes = 16;  // what output is written in where it is aligned so
+bool is_wide(const void* data, int64_t stride, size_t element) {
+  return (reinterpret_cast<uintptr_t>(data) | stride * element) % kWideBytes == 0;
+}
+
+void launch(const GemmArgs& args, const KernelConfig& config, Stream stream) {
+  const GemmDesc& d = args.desc;
+  check_operands(args, stream);
+  const WgmmaConfig c = from_table(config);
+  const size_t element = size_of(d.d_type);
+  WgmmaParams p = {};
+  p.weights = args.b->codes;
+  p.row_alpha = args.b->row_alpha;
+  p.out = output_from(args, 0);
+  p.wide_output = is_wide(p.out.d, p.out.d_stride, element) &&
+                  (p.out.c == nullptr || is_wide(p.out.c, p.out.c_stride, element));
+  p.m = static_cast<int>(d.m);
+  p.n = static_cast<int>(d.n);
+  p.k = static_cast<int>(d.k);
+  // One row may have any stride; the copy engine wants a multiple of 16 bytes all the same.
+  const int64_t a_stride = d.m == 1 ? (d.k + 7) / 8 * 8 : args.a.stride;
+  launch_wgmma(p, args.a.row<const uint16_t>(0), a_stride * 2, c, stream);
+}
+
+}  // namespace
+
+const GemmImpl kWgmmaGemm = {.name = "sm90_bf16xnvfp4_wgmma_gemm",
+                             .can_implement = can_implement,
+                             .launch = launch,
+                             .candidates = candidates,
+                             .estimate_us = estimate_us};
+
+}  // namespace nibble::sm90

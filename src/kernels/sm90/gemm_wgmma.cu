@@ -1,0 +1,101 @@
+#include <algorithm>
+#include <array>
+
+#include "base/cuda_check.h"
+#include "base/launch.h"
+#include "kernels/cuda/tensor_map.h"
+#include "kernels/sm90/gemm_wgmma.cuh"
+#include "kernels/sm90/gemm_wgmma.h"
+
+namespace nibble::sm90 {
+namespace {
+
+constexpr int kSharedLimit = 227 * 1024;
+constexpr int kMinStages = 3;
+constexpr int kMaxStages = 12;
+constexpr int kMaxCluster = 8;
+constexpr int kMaxSplitTokens = 128;  // the parts of wider tiles leave no room for the ring
+
+using Kernel = void (*)(CUtensorMap, WgmmaParams);
+struct Variant {
+  WgmmaKernel kernel;
+  Kernel function;
+};
+// Products under way: deeper hides the widening of narrow tiles, wide ones lack the registers.
+template <int kTokens, int kMaxGroups, bool kMulticast = false>
+constexpr Variant variant() {
+  constexpr int kPending = kTokens <= 128 && kMaxGroups < 4 ? 3 : 1;
+  return {{kTokens, kMaxGroups, kMulticast}, wgmma_gemm<kTokens, kMaxGroups, kPending, kMulticast>};
+}
+// In the order of preference: the first with room for a config's groups takes it.
+const Variant kVariants[] = {
+    variant<16, 2>(),  variant<16, 5>(),        variant<32, 2>(),  variant<32, 5>(),
+    variant<64, 2>(),  variant<64, 4>(),        variant<128, 2>(), variant<128, 4>(),
+    variant<256, 2>(), variant<256, 2, true>(),
+};
+
+const Variant* find(const WgmmaConfig& c) {
+  for (const Variant& v : kVariants) {
+    if (v.kernel.tokens == c.tokens && c.groups <= v.kernel.max_groups &&
+        v.kernel.multicast == (c.cluster != c.split)) {
+      return &v;
+    }
+  }
+  return nullptr;
+}
+
+int shared_bytes(const WgmmaConfig& c, int stages) {
+  return WgmmaShared(c.tokens, c.groups, stages, c.split).bytes;
+}
+
+}  // namespace
+
+std::span<const WgmmaKernel> wgmma_kernels() {
+  static const auto kernels = [] {
+    std::array<WgmmaKernel, std::size(kVariants)> all;
+    for (size_t i = 0; i < all.size(); ++i) all[i] = kVariants[i].kernel;
+    return all;
+  }();
+  return kernels;
+}
+
+int wgmma_stages(const WgmmaConfig& c) {
+  const int slot = shared_bytes(c, 1) - shared_bytes(c, 0);
+  return std::min(kMaxStages, (kSharedLimit - shared_bytes(c, 0)) / slot);
+}
+
+bool wgmma_fits(const WgmmaConfig& c, int64_t k) {
+  const bool multicast = c.cluster != c.split;
+  return find(c) != nullptr && c.groups > 0 && c.split > 0 && c.cluster <= kMaxCluster &&
+         (!multicast || (c.split == 1 && c.cluster == 2)) &&
+         c.groups * kGroupBlocks % c.split == 0 && (c.split == 1 || c.tokens <= kMaxSplitTokens) &&
+         c.cluster / c.split * c.groups * kGroupBlocks <= kTailBytes / kBlockBytes &&
+         k_blocks(k) >= c.split && wgmma_stages(c) >= kMinStages;
+}
+
+void launch_wgmma(const WgmmaParams& params, const uint16_t* a, int64_t a_row_bytes,
+                  const WgmmaConfig& c, Stream stream) {
+  WgmmaParams p = params;
+  p.groups = c.groups;
+  p.split = c.split;
+  p.stages = wgmma_stages(c);
+  const auto ceil_div = [](int x, int y) { return (x + y - 1) / y; };
+  const bool multicast = c.cluster != c.split;
+  const int rows = c.groups * kGroupRows * (multicast ? 2 : 1);
+  const int tiles = ceil_div(p.m, c.tokens) * ceil_div(p.n, rows);
+  int resident = 0;
+  NIBBLE_CUDA_CHECK(
+      cudaDeviceGetAttribute(&resident, cudaDevAttrMultiProcessorCount, stream.index));
+  const int clusters = c.split > 1 ? tiles : std::min(tiles, std::max(1, resident / c.cluster));
+  const CUtensorMap activations =
+      cuda::tensor_map_16bit(a, p.m, p.k, a_row_bytes, c.tokens / (multicast ? 2 : 1));
+  cuda::launch({.grid = static_cast<unsigned>(clusters * c.cluster),
+                .block = static_cast<unsigned>(c.groups * 128 + 128),
+                .shared_bytes = static_cast<size_t>(shared_bytes(c, p.stages)),
+                .cluster = static_cast<unsigned>(c.cluster),
+                .pdl = stream.pdl,
+                .stream = stream},
+               "sm90_bf16xnvfp4_wgmma_gemm", find(c)->function, activations, p);
+}
+
+}  // namespace nibble::sm90

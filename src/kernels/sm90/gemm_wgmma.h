@@ -1,0 +1,38 @@
+// sm90_bf16xnvfp4_wgmma_gemm: any number of tokens, for those that the decode GEMM is too small
+// for.
+#pragma once
+
+#include <cstdint>
+#include <span>
+
+#include "kernels/sm90/gemm_params.h"
+#include "nibble/device.h"
+
+namespace nibble::sm90 {
+
+// One way to cut the work; see gemm_wgmma.cuh.
+struct WgmmaConfig {
+  int tokens;   // of a tile: 16, 32, 64, 128 or 256
+  int groups;   // multiplying warpgroups: 64 rows of a tile each
+  int split;    // blocks of a cluster that share a tile
+  int cluster;  // blocks of a cluster: split, or two for multicast
+};
+
+// What is built: the most groups for each number of tokens and cluster (2: multicast, else 1).
+struct WgmmaKernel {
+  int tokens, max_groups;
+  bool multicast;
+};
+std::span<const WgmmaKernel> wgmma_kernels();
+
+// Slots of the ring that fit.
+int wgmma_stages(const WgmmaConfig& config);
+
+// Whether a kernel for the config is built and its shares of rows and k come out right.
+bool wgmma_fits(const WgmmaConfig& config, int64_t k);
+
+// `params` without the config's part; the config fits. Rows of `a`, bf16, are a_row_bytes apart.
+void launch_wgmma(const WgmmaParams& params, const uint16_t* a, int64_t a_row_bytes,
+                  const WgmmaConfig& config, Stream stream);
+
+}  // namespace nibble::sm90
