@@ -7,6 +7,7 @@
 #include <nlohmann/json.hpp>
 #include <vector>
 
+#include "nibble/bench_replay.h"
 #include "nibble/commands.h"
 #include "nibble/error.h"
 #include "nibble/options.h"
@@ -21,9 +22,11 @@ struct BenchOptions {
   int threads = 0;
   bool json = false;
   BenchModelOptions model;
+  ReplayOptions replay;
 };
 
 int run(const BenchOptions& options) {
+  if (options.what == "replay") return run_replay(options.replay, options.json);
   const Device device = Device::cpu(options.threads);
   nlohmann::ordered_json json = {{"device", device.info().name},
                                  {"threads", device.info().threads},
@@ -63,9 +66,9 @@ int run(const BenchOptions& options) {
 void add_bench(CLI::App& app, Command& command) {
   auto options = std::make_shared<BenchOptions>();
   CLI::App& c = *app.add_subcommand("bench", "Time kernels and models on this machine");
-  c.add_option("what", options->what, "gemm, quantize, model, or cpu for all of them")
+  c.add_option("what", options->what, "gemm, quantize, model, cpu for all of them, or replay")
       ->required()
-      ->check(CLI::IsMember({"gemm", "quantize", "model", "cpu"}));
+      ->check(CLI::IsMember({"gemm", "quantize", "model", "cpu", "replay"}));
   c.add_option("models", options->models, "Model folders (model, cpu)");
   c.add_option("--filter", options->filter, "Only implementations whose name contains this");
   c.add_option("-p,--prompt", options->model.prompt, "Prompt tokens")
@@ -81,9 +84,13 @@ void add_bench(CLI::App& app, Command& command) {
   c.add_option("--threads", options->threads, "CPU threads (0: every core)")
       ->check(CLI::Range(0, 1024));
   c.add_flag("--json", options->json, "Print one JSON object on stdout");
+  add_replay(c, options->replay);
   c.callback([options, &command] {
     if (options->what == "model" && options->models.empty()) {
       throw CLI::ValidationError("models", "expected a model folder");
+    }
+    if (options->what == "replay" && (options->replay.fit.empty() || options->replay.on.empty())) {
+      throw CLI::ValidationError("replay", "expected --fit TABLE... and --on TABLE");
     }
     command = [options] { return run(*options); };
   });

@@ -49,4 +49,58 @@ struct BenchModelOptions {
 void bench_model(const std::filesystem::path& dir, const Device& device,
                  const BenchModelOptions& options, const BenchSink& sink);
 
+// How well the cost model of GEMM backends chooses on timings that others published: fitted to some
+// tables, judged on another. CSV columns: device, n, k, m, backend, tflops.
+struct ReplayOptions {
+  std::vector<std::filesystem::path> fit;
+  std::filesystem::path on;
+  // Leaves what is judged out of the fit, a shape (n, k) of a device at a time.
+  bool leave_out_shapes = false;
+  std::vector<std::string> backends;  // judge only these; empty: all of `on`
+};
+
+// One (device, n, k, m) of `on`.
+struct ReplayCell {
+  std::string device;
+  std::string source;  // the fitted device whose constants stood for it
+  int64_t n = 0, k = 0, m = 0;
+  struct Candidate {
+    std::string backend;
+    double measured_us = 0;
+    double estimated_us = 0;
+  };
+  std::vector<Candidate> candidates;  // by name
+  size_t best = 0;                    // of the measured
+  size_t picked = 0;                  // of the estimated
+  // 1 - best / picked time: the share of the speed that the choice gave away.
+  double regret(size_t candidate) const;
+};
+
+// Shares, not percent: 0.013 is 1.3 %.
+struct ReplayRegret {
+  double geomean = 0;   // 1 - geometric mean of (1 - regret)
+  double worst = 0;     // largest regret of a cell
+  int over_5pct = 0;    // cells that lose more than 0.05
+  int picked_best = 0;  // cells that lose nothing
+};
+
+// Of choosing candidate `choose(cell)` everywhere. `cells` is not empty.
+ReplayRegret replay_regret(const std::vector<ReplayCell>& cells,
+                           const std::function<size_t(const ReplayCell&)>& choose);
+
+struct ReplayReport {
+  ReplayRegret regret;
+  struct Always {
+    std::string backend;
+    ReplayRegret regret;
+  };
+  std::vector<Always> always;  // one backend everywhere, of those that every cell has
+  std::vector<ReplayCell> cells;
+};
+
+// torch-bf16 is no FP4 backend and no candidate. Throws kIo for a file that can't be read and
+// kInvalidArgument for a malformed table (file, line, what was expected, what was found), a backend
+// of `on` that the fit has not seen, or tables that have none in common.
+ReplayReport replay(const ReplayOptions& options);
+
 }  // namespace nibble
