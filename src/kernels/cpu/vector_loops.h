@@ -6,7 +6,7 @@
 namespace nibble::cpu {
 
 inline constexpr int kAttentionKeys = 64;  // of a tile
-inline constexpr int kAttentionRows = 4;   // queries that share a tile's loads
+inline constexpr int kAttentionRows = 6;   // queries that share a tile's loads; 12 sums
 
 // One tile of keys and values against up to kAttentionRows queries; the softmax is rescaled from
 // one tile to the next.

@@ -137,7 +137,8 @@ template <const VectorLoops& kLoops>
 void attention(const AttentionArgs& args, const KernelConfig&, Stream stream) {
   const AttentionDesc& d = args.desc;
   const int64_t group = d.heads / d.kv_heads;
-  const int64_t block = std::max<int64_t>(kAttentionRows, kSharingQueries / group);
+  const int64_t block =
+      std::max<int64_t>(1, kSharingQueries / group / kAttentionRows) * kAttentionRows;
   const int64_t blocks = (d.rows + block - 1) / block;
   // One token: single heads share out evenly where their groups do not.
   const bool single = d.rows == 1 && d.kv_heads % stream.pool->size() != 0;

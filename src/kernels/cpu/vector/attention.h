@@ -152,19 +152,18 @@ void attend_rows(const AttentionTile& a) {
   }
 }
 
+template <int kRows = kAttentionRows>
+void attend_any(const AttentionTile& a) {
+  if constexpr (kRows > 1) {
+    if (a.rows < kRows) return attend_any<kRows - 1>(a);
+  }
+  attend_rows<kRows>(a);
+}
+
 void attend(AttentionTile a) {
   // Keys behind the last row's own are seen by none.
   if (a.visible + a.rows - 1 < a.keys) a.keys = static_cast<int>(a.visible + a.rows - 1);
-  switch (a.rows) {
-    case 1:
-      return attend_rows<1>(a);
-    case 2:
-      return attend_rows<2>(a);
-    case 3:
-      return attend_rows<3>(a);
-    default:
-      return attend_rows<4>(a);
-  }
+  attend_any(a);
 }
 
 }  // namespace
