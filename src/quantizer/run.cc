@@ -22,7 +22,7 @@ constexpr int64_t kPieceElements = 1 << 17;
 constexpr int64_t kCopiedPieceBytes = 1 << 20;
 // Groups up to this size stay mapped between their amax and their codes. Larger ones are read again
 // from the page cache: mapped together, they could be more than memory may hold.
-constexpr int64_t kMappedGroupBytes = 64 << 20;
+constexpr int64_t kMappedGroupBytes = 16 << 20;
 
 double relative(const SquaredErrors& e) { return e.norm > 0 ? std::sqrt(e.error / e.norm) : 0.0; }
 
