@@ -2,6 +2,8 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
+#include <atomic>
 #include <chrono>
 #include <ctime>
 #include <numeric>
@@ -37,6 +39,26 @@ TEST(ThreadPool, ParallelForCoversTheRangeOnce) {
       EXPECT_EQ(seen, std::vector<int>(n, 1)) << n << " by " << grain;
     }
   }
+}
+
+TEST(ThreadPool, OthersTakeThePiecesOfASlowThread) {
+  ThreadPool pool(2);
+  std::vector<int> owner(64, -1);
+  std::atomic<bool> slept{false};
+  pool.share(64, 1, [&](int worker, ThreadPool::Parts& parts) {
+    int64_t begin, end;
+    while (parts.next(begin, end)) {
+      // The second half is the other thread's; its first piece takes as long as all the others.
+      if (begin == 32 && !slept.exchange(true)) {
+        std::this_thread::sleep_for(std::chrono::milliseconds(200));
+      }
+      for (int64_t i = begin; i < end; ++i) owner[static_cast<size_t>(i)] = worker;
+    }
+  });
+  // Whoever slept had one piece of four and, at most, what it did before.
+  EXPECT_EQ(std::count(owner.begin(), owner.end(), -1), 0);
+  const int sleeper = owner[32];
+  EXPECT_EQ(std::count(owner.begin() + 36, owner.end(), 1 - sleeper), 28);
 }
 
 TEST(ThreadPool, ResultsAreVisibleToTheCaller) {

@@ -25,6 +25,7 @@ const RmsNormImpl kRmsNorms[] = {kAvx512RmsNorm, kAvx2RmsNorm, kPortableRmsNorm}
 const RopeImpl kRopes[] = {kAvx512Rope, kAvx2Rope, kPortableRope};
 const AttentionImpl kAttentions[] = {kAvx512Attention, kAvx2Attention, kPortableAttention};
 const SiluMulImpl kSiluMuls[] = {kAvx512SiluMul, kAvx2SiluMul, kPortableSiluMul};
+const EmbeddingImpl kEmbeddings[] = {kAvx512Embedding, kAvx2Embedding, kPortableEmbedding};
 const SamplingImpl kSamplings[] = {kAvx512Sampling, kAvx2Sampling, kPortableSampling};
 #else
 const WeightLayoutImpl kWeightLayouts[] = {kCanonicalLayout};
@@ -35,9 +36,9 @@ const RmsNormImpl kRmsNorms[] = {kPortableRmsNorm};
 const RopeImpl kRopes[] = {kPortableRope};
 const AttentionImpl kAttentions[] = {kPortableAttention};
 const SiluMulImpl kSiluMuls[] = {kPortableSiluMul};
+const EmbeddingImpl kEmbeddings[] = {kPortableEmbedding};
 const SamplingImpl kSamplings[] = {kPortableSampling};
 #endif
-const EmbeddingImpl kEmbeddings[] = {kPortableEmbedding};
 
 }  // namespace
 

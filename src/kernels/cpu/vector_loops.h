@@ -3,6 +3,8 @@
 
 #include <cstdint>
 
+#include "nibble/types.h"
+
 namespace nibble::cpu {
 
 inline constexpr int kAttentionKeys = 64;  // of a tile
@@ -34,6 +36,8 @@ struct VectorLoops {
   void (*rotate)(float* head, int64_t half, const float* cos, const float* sin);
   void (*silu_mul)(const float* gate, const float* up, int64_t n, float* y);
   void (*attend)(AttentionTile tile);
+  // A stored row of n values (a multiple of 16) times alpha; formats of 8 bits and more.
+  void (*widen_row)(WeightFormat format, const uint8_t* row, int64_t n, float alpha, float* y);
   int64_t (*argmax)(const float* x, int64_t n);  // the lowest index of the largest
 };
 

@@ -161,6 +161,18 @@ void attention(const AttentionArgs& args, const KernelConfig&, Stream stream) {
 }
 
 template <const VectorLoops& kLoops>
+void embedding(const EmbeddingArgs& args, const KernelConfig&, Stream stream) {
+  const PreparedWeight& table = *args.table;
+  stream.pool->parallel_for(args.desc.rows, 1, [&](int64_t begin, int64_t end) {
+    for (int64_t i = begin; i < end; ++i) {
+      const int32_t token = args.tokens[i];
+      kLoops.widen_row(table.format, table.codes + token * row_bytes(table.format, table.k),
+                       table.k, table.alpha(token), args.y.row<float>(i));
+    }
+  });
+}
+
+template <const VectorLoops& kLoops>
 void sampling(const SamplingArgs& args, const KernelConfig&, Stream) {
   draw(args, static_cast<int32_t>(kLoops.argmax(args.logits, args.desc.vocab)));
 }
@@ -185,6 +197,16 @@ Support can_attend(const AttentionDesc& d, const DeviceInfo& device) {
     return Support::no("keys and values must be F32, found {}", to_string(d.kv_type));
   }
   return can<AttentionDesc, kFeature>(d, device);
+}
+
+template <bool CpuFeatures::*kFeature>
+Support can_embed(const EmbeddingDesc& d, const DeviceInfo& device) {
+  if (d.layout != WeightLayout::kCanonical || is_fp4(d.format) || d.cols % 16 != 0) {
+    return Support::no(
+        "reads canonical rows of a multiple of 16 values of 8 bits or more, found {} {}, {}",
+        to_string(d.layout), to_string(d.format), d.cols);
+  }
+  return can<EmbeddingDesc, kFeature>(d, device);
 }
 
 template <bool CpuFeatures::*kFeature>
@@ -223,6 +245,12 @@ const AttentionImpl kAvx2Attention = {.name = "cpu_avx2_attention",
 const AttentionImpl kAvx512Attention = {.name = "cpu_avx512_attention",
                                         .can_implement = can_attend<kAvx512>,
                                         .launch = attention<avx512::kVectorLoops>};
+const EmbeddingImpl kAvx2Embedding = {.name = "cpu_avx2_embedding",
+                                      .can_implement = can_embed<kAvx2>,
+                                      .launch = embedding<avx2::kVectorLoops>};
+const EmbeddingImpl kAvx512Embedding = {.name = "cpu_avx512_embedding",
+                                        .can_implement = can_embed<kAvx512>,
+                                        .launch = embedding<avx512::kVectorLoops>};
 const SamplingImpl kAvx2Sampling = {.name = "cpu_avx2_sampling",
                                     .can_implement = can_sample<kAvx2>,
                                     .launch = sampling<avx2::kVectorLoops>};

@@ -14,6 +14,7 @@ const VectorLoops kVectorLoops = {.rms_norm = rms_norm,
                                   .rotate = rotate,
                                   .silu_mul = silu_mul,
                                   .attend = attend,
+                                  .widen_row = widen_row,
                                   .argmax = argmax};
 
 }  // namespace nibble::cpu::avx512

@@ -39,6 +39,9 @@ void score_transposed(const AttentionTile& a, Scores* scores) {
 template <int kRows>
 void score_rows(const AttentionTile& a, Scores* scores) {
   for (int key = 0; key < a.keys; key += 4) {
+    // The values come next; while one token's weights went by they left the caches.
+    const char* const values = reinterpret_cast<const char*>(a.v + key * a.head_dim);
+    for (int64_t i = 0; i < 16 * a.head_dim; i += 64) _mm_prefetch(values + i, _MM_HINT_T0);
     const float* k[4];
     NIBBLE_UNROLL
     for (int i = 0; i < 4; ++i) {

@@ -57,6 +57,41 @@ void silu_mul(const float* gate, const float* up, int64_t n, float* y) {
   }
 }
 
+template <WeightFormat kFormat>
+Vec::F load_stored(const uint8_t* row, int64_t i) {
+  if constexpr (kFormat == WeightFormat::kBF16) return Vec::from_bf16(row + 2 * i);
+  if constexpr (kFormat == WeightFormat::kF16) return Vec::from_fp16(row + 2 * i);
+  if constexpr (kFormat == WeightFormat::kF32) {
+    return Vec::load(reinterpret_cast<const float*>(row + 4 * i));
+  }
+  return Vec::mul(Vec::from_e4m3(row + i), Vec::set1(0x1p120f));
+}
+
+template <WeightFormat kFormat>
+void widen_row_of(const uint8_t* row, int64_t n, float alpha, float* y) {
+  for (int64_t i = 0; i < n; i += Vec::kWidth) {
+    Vec::store(y + i, Vec::mul(load_stored<kFormat>(row, i), Vec::set1(alpha)));
+  }
+}
+
+void widen_row(WeightFormat format, const uint8_t* row, int64_t n, float alpha, float* y) {
+  switch (format) {
+    case WeightFormat::kBF16:
+      return widen_row_of<WeightFormat::kBF16>(row, n, alpha, y);
+    case WeightFormat::kF16:
+      return widen_row_of<WeightFormat::kF16>(row, n, alpha, y);
+    case WeightFormat::kF32:
+      return widen_row_of<WeightFormat::kF32>(row, n, alpha, y);
+    default:
+      break;
+  }
+  widen_row_of<WeightFormat::kF8>(row, n, alpha, y);
+  // The shifts make 480 of a NaN; a row rarely has one.
+  for (int64_t i = 0; i < n; ++i) {
+    if ((row[i] & 0x7F) == 0x7F) y[i] = __builtin_nanf("");
+  }
+}
+
 int64_t argmax(const float* x, int64_t n) {
   const Vec::F lowest = Vec::set1(-__builtin_inff());
   Vec::F best0 = lowest;
