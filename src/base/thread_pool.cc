@@ -27,10 +27,18 @@ int usable_cores() {
 // cores than threads the other side needs that core to make progress.
 constexpr int kSpins = 2000;
 
+constexpr uint32_t kWorker = 1;       // in the low bits of the state
+constexpr uint32_t kTurn = 1u << 12;  // what opens a range, and what closes it
+constexpr int kMaxThreads = kTurn / 2;
+
+uint32_t turn(uint32_t state) { return state / kTurn; }
+uint32_t workers_inside(uint32_t state) { return state % kTurn; }
+
 }  // namespace
 
 ThreadPool::ThreadPool(int threads)
-    : size_(threads > 0 ? threads : usable_cores()), shares_(static_cast<size_t>(size_)) {
+    : size_(std::min(threads > 0 ? threads : usable_cores(), kMaxThreads)),
+      shares_(static_cast<size_t>(size_)) {
   threads_.reserve(static_cast<size_t>(size_) - 1);
   for (int worker = 1; worker < size_; ++worker) {
     threads_.emplace_back([this, worker] { worker_loop(worker); });
@@ -39,50 +47,50 @@ ThreadPool::ThreadPool(int threads)
 
 ThreadPool::~ThreadPool() {
   stop_ = true;
-  generation_.fetch_add(2);
-  generation_.notify_all();
+  state_.fetch_add(2 * kTurn);
+  state_.notify_all();
 }
 
-// A worker says that it is inside before it looks whether the range is still open, and the caller
-// closes the range before it looks whether anyone is inside, all in one order that both agree on:
-// so either the worker stays out or the caller waits for it.
 void ThreadPool::run_erased(ErasedFn fn, const void* context) {
   fn_ = fn;
   context_ = context;
-  generation_.fetch_add(1);
-  generation_.notify_all();  // no system call where nobody sleeps
-  fn(context, 0);            // takes every piece that no worker has claimed
-  generation_.fetch_add(1);
-  for (int spins = 0; inside_.load() != 0; ++spins) {
+  state_.fetch_add(kTurn);
+  state_.notify_all();  // no system call where nobody sleeps
+  fn(context, 0);       // takes every piece that no worker has claimed
+  uint32_t state = state_.fetch_add(kTurn);
+  for (int spins = 0; workers_inside(state) != 0; ++spins) {
     if (spins < kSpins) {
       cpu_relax();
     } else {
       std::this_thread::yield();
     }
+    state = state_.load();
   }
 }
 
 void ThreadPool::worker_loop(int worker) {
-  uint32_t done = 0;
+  uint32_t done = 0;  // the last range
+  const auto is_new = [&](uint32_t state) { return turn(state) % 2 == 1 && turn(state) != done; };
   for (;;) {
-    uint32_t now = generation_.load();
-    for (int spins = 0; (now % 2 == 0 || now == done) && !stop_; ++spins) {
+    uint32_t state = state_.load();
+    for (int spins = 0; !is_new(state) && !stop_; ++spins) {
       if (spins < kSpins) {
         cpu_relax();
       } else if (active_.load(std::memory_order_relaxed) != 0) {
         std::this_thread::yield();
       } else {
-        generation_.wait(now);
+        state_.wait(state);
       }
-      now = generation_.load();
+      state = state_.load();
     }
     if (stop_) return;
-    inside_.fetch_add(1);
-    if (generation_.load() == now) {
+    state = state_.fetch_add(kWorker);
+    // It may have been closed in between, and the next one opened; what is closed stays unread.
+    if (is_new(state)) {
       fn_(context_, worker);
-      done = now;
+      done = turn(state);
     }
-    inside_.fetch_sub(1);
+    state_.fetch_sub(kWorker);
   }
 }
 

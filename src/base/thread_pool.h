@@ -104,11 +104,12 @@ class ThreadPool {
   void worker_loop(int worker);
 
   int size_;
+  std::vector<Share> shares_;
+  // How often a range was opened or closed (odd: open) and, in the low bits, how many workers are
+  // at it: one word, so that coming in and closing can't cross, beside what a worker reads next.
+  alignas(64) std::atomic<uint32_t> state_{0};
   ErasedFn fn_ = nullptr;
   const void* context_ = nullptr;
-  std::vector<Share> shares_;
-  alignas(64) std::atomic<uint32_t> generation_{0};  // odd while a range may be entered
-  alignas(64) std::atomic<int> inside_{0};           // workers that may be at it
   alignas(64) std::atomic<int> active_{0};
   std::atomic<bool> stop_{false};
   std::vector<std::jthread> threads_;
