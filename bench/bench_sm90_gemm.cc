@@ -76,10 +76,15 @@ struct Call {
     if (p.has_c) args.c = {p.c.p, p.type, p.m, p.layer.n, p.d_stride};
   }
 };
+constexpr size_t kWorkspaceBytes = size_t{64} << 20;
 void run_once(const GemmImpl& impl, const Problem& p, const uint8_t* packed,
               const KernelConfig& config, bool pdl) {
+  static const Memory<uint8_t> workspace(kWorkspaceBytes);
+  static const auto poisoned = cudaMemset(workspace.p, 0xFF, kWorkspaceBytes);
+  CUDA_OK(poisoned);
   Call call(p, packed);
   call.args.b = &call.weight;
+  call.args.workspace = workspace.p;
   impl.launch(call.args, config, nibble_stream(pdl));
 }
 

@@ -35,6 +35,9 @@ struct WgmmaParams {
   int m, n, k;
   int groups, stages;  // warpgroups that multiply; slots of the ring
   int split;           // blocks of a cluster that share a tile, each a part of k
+  int stream_tiles;    // the first tiles, whose k is cut into equal pieces for all blocks
+  float* parts;        // for these: a tile for each block,
+  unsigned* flags;     // and whether it is there; 0 at the start
   bool wide_output;    // D and C can be accessed in pieces of 16 bytes
 };
 

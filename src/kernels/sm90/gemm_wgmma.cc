@@ -20,36 +20,37 @@ constexpr int64_t kMaxSplitWaves = 8;  // more waves need no splitting
 int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
 // A configuration of the table: tile_m tokens x tile_n rows a block and k split over split_k
-// blocks, or clusters of two that share their tokens.
+// blocks, or clusters of two that share their tokens; a stream of tiles has no split_k.
 KernelConfig to_table(const WgmmaConfig& c) {
   return {.tile_m = c.tokens,
           .tile_n = c.groups * kGroupRows,
           .tile_k = kBlockK,
           .stages = wgmma_stages(c),
-          .split_k = c.split,
+          .split_k = c.stream ? 0 : c.split,
           .cluster = c.cluster};
 }
 WgmmaConfig from_table(const KernelConfig& c) {
   return {.tokens = c.tile_m,
           .groups = c.tile_n / kGroupRows,
-          .split = c.split_k,
-          .cluster = c.cluster};
+          .split = std::max(1, c.split_k),
+          .cluster = c.cluster,
+          .stream = c.split_k == 0};
 }
 
 std::vector<WgmmaConfig> all_configs() {
   std::vector<WgmmaConfig> all;
   for (const WgmmaKernel& kernel : wgmma_kernels()) {
     for (int groups = 2; groups <= kernel.max_groups; ++groups) {
-      if (kernel.multicast) {
-        all.push_back({kernel.tokens, groups, 1, 2});
-        continue;
-      }
+      const bool known = std::ranges::any_of(all, [&](const WgmmaConfig& c) {
+        return c.tokens == kernel.tokens && c.groups == groups && !kernel.multicast;
+      });
+      if (known) continue;
+      const int pair = kernel.multicast ? 2 : 1;
+      all.push_back({kernel.tokens, groups, 1, pair, true});
       for (const int split : kSplits) {
-        const WgmmaConfig c = {kernel.tokens, groups, split, split};
-        const bool known = std::ranges::any_of(all, [&](const WgmmaConfig& other) {
-          return other.tokens == c.tokens && other.groups == groups && other.cluster == split;
-        });
-        if (!known) all.push_back(c);
+        if (split == 1 || pair == 1) {
+          all.push_back({kernel.tokens, groups, split, split * pair, false});
+        }
       }
     }
   }
@@ -60,10 +61,6 @@ int resident_blocks(const WgmmaConfig& c, const DeviceInfo& device) {
   return c.cluster <= 2 ? device.num_sms : static_cast<int>(device.num_sms * kLargeClusterShare);
 }
 
-int64_t tiles_of(const WgmmaConfig& c, const GemmDesc& d) {
-  return ceil_div(d.m, c.tokens) * ceil_div(d.n, c.groups * kGroupRows * (c.cluster / c.split));
-}
-
 // The span holds until the thread's next call.
 std::span<const KernelConfig> candidates(const GemmDesc& d, const DeviceInfo& device) {
   static const std::vector<WgmmaConfig> all = all_configs();
@@ -72,9 +69,11 @@ std::span<const KernelConfig> candidates(const GemmDesc& d, const DeviceInfo& de
   const int narrowest = all.front().tokens;
   for (const WgmmaConfig& c : all) {
     const bool too_many = c.tokens > narrowest && c.tokens / 2 >= d.m;
-    const bool too_split =
-        c.split > 1 && tiles_of(c, d) * c.split > kMaxSplitWaves * resident_blocks(c, device);
-    if (!too_many && !too_split && wgmma_fits(c, d.k)) fitting.push_back(to_table(c));
+    const int64_t tiles = wgmma_tiles(c, d.m, d.n);
+    const int64_t resident = std::max(1, resident_blocks(c, device) / c.cluster);
+    const bool too_split = c.split > 1 && tiles > kMaxSplitWaves * resident;
+    const bool even = c.stream && tiles % resident == 0;
+    if (!too_many && !too_split && !even && wgmma_fits(c, d.k)) fitting.push_back(to_table(c));
   }
   return fitting;
 }
@@ -83,6 +82,7 @@ std::span<const KernelConfig> candidates(const GemmDesc& d, const DeviceInfo& de
 // candidate.
 constexpr double kFixedUs = 4.0;        // launch, first loads, output
 constexpr double kReduceUs = 1.2;       // the sums of a split tile
+constexpr double kStreamUs = 4.0;       // flags, and sums through L2
 constexpr double kMacsPerNs = 2742.0;   // of a multiprocessor's tensor cores, power-limited
 constexpr double kWidenNs = 160.0;      // 64 rows x 128 of k
 constexpr double kNotHidden = 0.25;     // of the smaller of widening and multiplying
@@ -93,7 +93,9 @@ constexpr double kDramEfficiency = 0.875;
 double estimate_us(const GemmDesc& d, const KernelConfig& config, const DeviceInfo& device) {
   const WgmmaConfig c = from_table(config);
   const int64_t clusters = std::max(1, resident_blocks(c, device) / c.cluster);
-  const auto waves = static_cast<double>(ceil_div(tiles_of(c, d), clusters));
+  const int64_t tiles = wgmma_tiles(c, d.m, d.n);
+  const double waves = c.stream ? static_cast<double>(tiles) / static_cast<double>(clusters)
+                                : static_cast<double>(ceil_div(tiles, clusters));
   const auto steps = static_cast<double>(ceil_div(k_blocks(d.k), c.split));
   const double multiply = static_cast<double>(config.tile_n) * c.tokens * kBlockK / kMacsPerNs;
   const double widen = c.groups * kWidenNs;
@@ -105,7 +107,8 @@ double estimate_us(const GemmDesc& d, const KernelConfig& config, const DeviceIn
   const double all_bytes = static_cast<double>(row_blocks(d.n) * k_blocks(d.k)) * kBlockBytes +
                            2.0 * static_cast<double>(d.m) * static_cast<double>(d.k + d.n);
   const double dram = all_bytes / (device.bandwidth_gbps * kDramEfficiency);
-  return kFixedUs + (c.split > 1 ? kReduceUs : 0.0) + 1e-3 * std::max(waves * tile, dram);
+  const double sums = c.stream ? kStreamUs : c.split > 1 ? kReduceUs : 0.0;
+  return kFixedUs + sums + 1e-3 * std::max(waves * tile, dram);
 }
 
 Support can_implement(const GemmDesc& d, const DeviceInfo& device) {
@@ -120,6 +123,10 @@ Support can_implement(const GemmDesc& d, const DeviceInfo& device) {
 constexpr uintptr_t kWideBytes = 16;  // what output is written in where it is aligned so
 bool is_wide(const void* data, int64_t stride, size_t element) {
   return (reinterpret_cast<uintptr_t>(data) | stride * element) % kWideBytes == 0;
+}
+
+size_t workspace_bytes(const GemmDesc&, const KernelConfig& config, const DeviceInfo& device) {
+  return wgmma_workspace_bytes(from_table(config), device.num_sms);
 }
 
 void launch(const GemmArgs& args, const KernelConfig& config, Stream stream) {
@@ -138,7 +145,7 @@ void launch(const GemmArgs& args, const KernelConfig& config, Stream stream) {
   p.k = static_cast<int>(d.k);
   // One row may have any stride; the copy engine wants a multiple of 16 bytes all the same.
   const int64_t a_stride = d.m == 1 ? (d.k + 7) / 8 * 8 : args.a.stride;
-  launch_wgmma(p, args.a.row<const uint16_t>(0), a_stride * 2, c, stream);
+  launch_wgmma(p, args.a.row<const uint16_t>(0), a_stride * 2, c, args.workspace, stream);
 }
 
 }  // namespace
@@ -147,6 +154,7 @@ const GemmImpl kWgmmaGemm = {.name = "sm90_bf16xnvfp4_wgmma_gemm",
                              .can_implement = can_implement,
                              .launch = launch,
                              .candidates = candidates,
-                             .estimate_us = estimate_us};
+                             .estimate_us = estimate_us,
+                             .workspace_bytes = workspace_bytes};
 
 }  // namespace nibble::sm90

@@ -14,7 +14,6 @@ constexpr int kSharedLimit = 227 * 1024;
 constexpr int kMinStages = 3;
 constexpr int kMaxStages = 12;
 constexpr int kMaxCluster = 8;
-constexpr int kMaxSplitTokens = 128;  // the parts of wider tiles leave no room for the ring
 
 using Kernel = void (*)(CUtensorMap, WgmmaParams);
 struct Variant {
@@ -44,6 +43,13 @@ const Variant* find(const WgmmaConfig& c) {
   return nullptr;
 }
 
+constexpr int kClearThreads = 256;
+__global__ void clear_flags(unsigned* flags, int count) {
+  for (int i = threadIdx.x; i < count; i += kClearThreads) flags[i] = 0;
+}
+constexpr int64_t kMaxStreamBlocks = 1 << 20;  // of k: the stream is counted in 32 bits
+constexpr size_t flag_bytes(size_t sms) { return (sms * sizeof(unsigned) + 255) / 256 * 256; }
+
 int shared_bytes(const WgmmaConfig& c, int stages) {
   return WgmmaShared(c.tokens, c.groups, stages, c.split).bytes;
 }
@@ -66,34 +72,61 @@ int wgmma_stages(const WgmmaConfig& c) {
 
 bool wgmma_fits(const WgmmaConfig& c, int64_t k) {
   const bool multicast = c.cluster != c.split;
-  return find(c) != nullptr && c.groups > 0 && c.split > 0 && c.cluster <= kMaxCluster &&
+  const Variant* v = find(c);
+  return v != nullptr && c.groups > 0 && c.split > 0 && c.cluster <= kMaxCluster &&
          (!multicast || (c.split == 1 && c.cluster == 2)) &&
+         (!c.stream || (c.split == 1 && is_streamed(c.tokens, v->kernel.max_groups) &&
+                        k_blocks(k) <= kMaxStreamBlocks)) &&
          c.groups * kGroupBlocks % c.split == 0 && (c.split == 1 || c.tokens <= kMaxSplitTokens) &&
          c.cluster / c.split * c.groups * kGroupBlocks <= kTailBytes / kBlockBytes &&
          k_blocks(k) >= c.split && wgmma_stages(c) >= kMinStages;
 }
 
+int64_t wgmma_tiles(const WgmmaConfig& c, int64_t m, int64_t n) {
+  const int64_t rows = c.groups * kGroupRows * (c.cluster / c.split);
+  return (m + c.tokens - 1) / c.tokens * ((n + rows - 1) / rows);
+}
+
+size_t wgmma_workspace_bytes(const WgmmaConfig& c, int num_sms) {
+  if (!c.stream) return 0;
+  const auto sms = static_cast<size_t>(num_sms);
+  return flag_bytes(sms) + sms * c.groups * kGroupRows * c.tokens * sizeof(float);
+}
+
 void launch_wgmma(const WgmmaParams& params, const uint16_t* a, int64_t a_row_bytes,
-                  const WgmmaConfig& c, Stream stream) {
+                  const WgmmaConfig& c, void* workspace, Stream stream) {
   WgmmaParams p = params;
   p.groups = c.groups;
   p.split = c.split;
   p.stages = wgmma_stages(c);
-  const auto ceil_div = [](int x, int y) { return (x + y - 1) / y; };
   const bool multicast = c.cluster != c.split;
-  const int rows = c.groups * kGroupRows * (multicast ? 2 : 1);
-  const int tiles = ceil_div(p.m, c.tokens) * ceil_div(p.n, rows);
-  int resident = 0;
-  NIBBLE_CUDA_CHECK(
-      cudaDeviceGetAttribute(&resident, cudaDevAttrMultiProcessorCount, stream.index));
-  const int clusters = c.split > 1 ? tiles : std::min(tiles, std::max(1, resident / c.cluster));
+  int sms = 0;
+  NIBBLE_CUDA_CHECK(cudaDeviceGetAttribute(&sms, cudaDevAttrMultiProcessorCount, stream.index));
+  const auto tiles = static_cast<int>(wgmma_tiles(c, p.m, p.n));
+  int clusters = c.split > 1 ? tiles : std::min(tiles, std::max(1, sms / c.cluster));
+  bool pdl = stream.pdl;
+  if (c.stream) {
+    clusters =
+        static_cast<int>(std::min(int64_t{std::max(1, sms / c.cluster)}, tiles * k_blocks(p.k)));
+    // A tile or two of everybody's share: pieces of less than one would cost more to add up.
+    const int rest = tiles % clusters;
+    p.stream_tiles = tiles < clusters ? tiles : rest == 0 ? 0 : rest + clusters;
+    p.flags = static_cast<unsigned*>(workspace);
+    p.parts = reinterpret_cast<float*>(static_cast<uint8_t*>(workspace) + flag_bytes(sms));
+    // The flags' kernel waits for all before it, so that the GEMM need wait for no other.
+    Stream in_order = stream;
+    in_order.pdl = false;
+    cuda::launch({.grid = 1, .block = kClearThreads, .stream = in_order}, "clear_flags",
+                 clear_flags, p.flags, clusters * c.cluster);
+    pdl = true;
+  }
   const CUtensorMap activations =
       cuda::tensor_map_16bit(a, p.m, p.k, a_row_bytes, c.tokens / (multicast ? 2 : 1));
   cuda::launch({.grid = static_cast<unsigned>(clusters * c.cluster),
                 .block = static_cast<unsigned>(c.groups * 128 + 128),
                 .shared_bytes = static_cast<size_t>(shared_bytes(c, p.stages)),
                 .cluster = static_cast<unsigned>(c.cluster),
-                .pdl = stream.pdl,
+                .pdl = pdl,
                 .stream = stream},
                "sm90_bf16xnvfp4_wgmma_gemm", find(c)->function, activations, p);
 }

@@ -12,61 +12,21 @@
 // its sums by st.async, and the owner adds them in the order of blocks. Or (kMulticast) two blocks
 // side by side have different rows and the same tokens, and each copies half of them to both.
 //
-// What lost: sums through global memory with flags (6 us of a GEMM), one copying thread for both
-// operands, two blocks a multiprocessor, ping-pong of the warpgroups.
+// Whole tiles rarely come out even. Then the k of the first stream_tiles tiles, laid end to end, is
+// cut into as many equal pieces as there are blocks: who begins inside a tile leaves its sums in
+// the workspace for the block that began the tile, which adds them in order.
+//
+// What lost: that for few tiles too (sums through L2 take 6 us of a GEMM), one copying thread for
+// both operands, two blocks a multiprocessor, ping-pong of the warpgroups.
 #pragma once
 
 #include "kernels/cuda/async_copy.cuh"
 #include "kernels/cuda/wgmma.cuh"
-#include "kernels/sm90/blocks.h"
+#include "kernels/sm90/gemm_wgmma_work.h"
 #include "kernels/sm90/output.cuh"
 #include "kernels/sm90/widen.cuh"
 
 namespace nibble::sm90 {
-
-constexpr int kGroupRows = 64;   // of a warpgroup
-constexpr int kGroupBlocks = 4;  // its blocks of 16 rows, one a warp
-constexpr int kUnitTokens = 16;  // what a warp writes out at once, times 16 rows
-constexpr int kUnitStride = 20;  // floats from one token to the next there: no bank conflicts
-constexpr int kTokenGroup = 8;   // token tiles that take turns before the next rows: L2 keeps both
-
-// Where things lie in a block's shared memory, in bytes: the ring's activations and weights, the
-// parts of the tile that other blocks send, a unit for each warp, the barriers.
-struct WgmmaShared {
-  int slot_activations, slot_weights, weights, parts, units, barriers, bytes;
-
-  __host__ __device__ WgmmaShared(int tokens, int groups, int stages, int split) {
-    slot_activations = tokens * kBlockK * 2;
-    slot_weights = groups * kGroupBlocks * kBlockBytes;
-    weights = stages * slot_activations;
-    parts = weights + stages * slot_weights;
-    units = parts + (split > 1 ? groups * kGroupRows * tokens * 4 : 0);
-    barriers = units + groups * kGroupBlocks * kUnitTokens * kUnitStride * 4;
-    bytes = barriers + (2 * stages + 1) * 8;
-  }
-};
-
-// Registers of a thread at the start, and of a multiplying one when the copying ones gave theirs.
-NIBBLE_HD constexpr int copy_registers(int max_groups) { return max_groups <= 2 ? 40 : 32; }
-NIBBLE_HD constexpr int start_registers(int max_groups) {
-  return 65536 / (max_groups * 128 + 128) / 8 * 8;
-}
-NIBBLE_HD constexpr int multiply_registers(int max_groups) {
-  return ((max_groups + 1) * start_registers(max_groups) - copy_registers(max_groups)) /
-         max_groups / 8 * 8;
-}
-
-struct WgmmaTile {
-  int token, row_tile;
-
-  __device__ WgmmaTile(int tile, int token_tiles, int row_tiles) {
-    const int per_group = kTokenGroup * row_tiles, group = tile / per_group;
-    const int rest = tile - group * per_group;
-    const int width = min(kTokenGroup, token_tiles - group * kTokenGroup);
-    token = group * kTokenGroup + rest % width;
-    row_tile = rest / width;
-  }
-};
 
 // Sixteen tokens x sixteen rows from a warp's accumulators (of 8 tokens, then the next 8): through
 // shared memory, so that a lane writes eight neighbouring rows of one token.
@@ -101,23 +61,25 @@ __global__ void __launch_bounds__(kMaxGroups * 128 + 128, 1)
     wgmma_gemm(const __grid_constant__ CUtensorMap activations, const WgmmaParams p) {
   using namespace nibble::cuda;
   extern __shared__ __align__(1024) uint8_t shared[];
-  const WgmmaShared at(kTokens, p.groups, p.stages, p.split);
+  constexpr bool kSplit = !kMulticast && kTokens <= kMaxSplitTokens;
+  const int split = kSplit ? p.split : 1;  // blocks of a cluster that share a tile
+  const WgmmaShared at(kTokens, p.groups, p.stages, split);
   const uint32_t base = shared_address(shared);
   const uint32_t full = base + at.barriers, empty = full + p.stages * 8;
   const uint32_t sums_barrier = empty + p.stages * 8;
   const int warp = threadIdx.x / 32, lane = threadIdx.x % 32, warps = p.groups * 4;
   constexpr int kTileBlocks = kMulticast ? 2 : 1;  // blocks whose tiles are handed out together
-  const bool clustered = kMulticast || p.split > 1;
-  const int share = kMulticast ? 2 : p.split;  // blocks of a cluster
+  const bool clustered = kMulticast || split > 1;
+  const int share = kMulticast ? 2 : split;  // blocks of a cluster
   const int rank = blockIdx.x % share;
   const int rows = p.groups * kGroupRows;
   const int token_tiles = (p.m + kTokens - 1) / kTokens;
   const int row_tiles = (p.n + rows * kTileBlocks - 1) / (rows * kTileBlocks);
-  const int first_tile = blockIdx.x / share, tile_step = gridDim.x / share;
-  const int tiles = token_tiles * row_tiles;
+  const int worker = blockIdx.x / share, workers = gridDim.x / share;
   const int all_k = (p.k + kBlockK - 1) / kBlockK;
-  const int k_begin = kMulticast ? 0 : all_k * rank / p.split;
-  const int k_end = kMulticast ? all_k : all_k * (rank + 1) / p.split;
+  constexpr bool kStream = is_streamed(kTokens, kMaxGroups);
+  const int tiles = token_tiles * row_tiles;
+  using Parts = WgmmaParts<kStream>;
   // With one tile a cluster, the tokens of it that there are, in eights.
   const auto eights = [&](int token_tile) {
     return (min(kTokens, p.m - token_tile * kTokens) + 7) / 8;
@@ -131,8 +93,8 @@ __global__ void __launch_bounds__(kMaxGroups * 128 + 128, 1)
     }
     mbarrier_init(sums_barrier, 1);
     fence_mbarrier_init();
-    if (p.split > 1) {
-      const WgmmaTile tile(first_tile, token_tiles, row_tiles);
+    if (split > 1) {
+      const WgmmaTile tile(worker, token_tiles, row_tiles);
       mbarrier_expect(sums_barrier, warps * eights(tile.token) * 512);
     }
   }
@@ -142,6 +104,7 @@ __global__ void __launch_bounds__(kMaxGroups * 128 + 128, 1)
 
   if (warp >= warps) {
     fewer_registers<copy_registers(kMaxGroups)>();
+    Parts part(p.stream_tiles, worker, workers, all_k);
     uint32_t slot = 0, parity = 1;
     const auto next_slot = [&] {
       if (++slot == p.stages) {
@@ -151,12 +114,13 @@ __global__ void __launch_bounds__(kMaxGroups * 128 + 128, 1)
     };
     if (warp == warps && lane == 0) {
       const int64_t k_stride = row_blocks(p.n) * kBlockBytes;
-      for (int tile_at = first_tile; tile_at < tiles; tile_at += tile_step) {
-        const WgmmaTile tile(tile_at, token_tiles, row_tiles);
-        const int block = (tile.row_tile * kTileBlocks + (kMulticast ? rank : 0)) * warps;
-        const uint8_t* from = p.weights + k_begin * k_stride + int64_t{block} * kBlockBytes;
 #pragma unroll 1
-        for (int k = k_begin; k < k_end; ++k) {
+      while (part.next(split, workers, kSplit ? rank : 0, tiles, all_k)) {
+        const WgmmaTile tile(part.tile, token_tiles, row_tiles);
+        const int block = (tile.row_tile * kTileBlocks + (kMulticast ? rank : 0)) * warps;
+        const uint8_t* from = p.weights + part.k_begin * k_stride + int64_t{block} * kBlockBytes;
+#pragma unroll 1
+        for (int k = part.k_begin; k < part.k_end; ++k) {
           mbarrier_wait(empty + slot * 8, parity);
           mbarrier_expect(full + slot * 8, at.slot_weights);
           bulk_copy(base + at.weights + slot * at.slot_weights, from, at.slot_weights,
@@ -169,11 +133,12 @@ __global__ void __launch_bounds__(kMaxGroups * 128 + 128, 1)
     } else if (warp == warps + 1 && lane == 0) {
       constexpr int kShare = kTokens / kTileBlocks;  // tokens that this block copies
       wait_for_previous_kernel();
-      for (int tile_at = first_tile; tile_at < tiles; tile_at += tile_step) {
-        const WgmmaTile tile(tile_at, token_tiles, row_tiles);
+#pragma unroll 1
+      while (part.next(split, workers, kSplit ? rank : 0, tiles, all_k)) {
+        const WgmmaTile tile(part.tile, token_tiles, row_tiles);
         const int half = kMulticast ? rank * kShare : 0;
 #pragma unroll 1
-        for (int k = k_begin; k < k_end; ++k) {
+        for (int k = part.k_begin; k < part.k_end; ++k) {
           mbarrier_wait(empty + slot * 8, parity);
           mbarrier_expect(full + slot * 8, at.slot_activations);
 #pragma unroll
@@ -192,9 +157,10 @@ __global__ void __launch_bounds__(kMaxGroups * 128 + 128, 1)
     }
   } else {
     more_registers<multiply_registers(kMaxGroups)>();
+    Parts part(p.stream_tiles, worker, workers, all_k);
     const int g = lane / 4;
     // The blocks of 16 rows that this block of the cluster writes out, and the one of this warp.
-    const int own_blocks = warps / p.split, own_block = warp % own_blocks;
+    const int own_blocks = warps / split, own_block = warp % own_blocks;
     const uint32_t unit = base + at.units + warp * (kUnitTokens * kUnitStride * 4);
     uint32_t slot = 0, parity = 0;
     const auto release = [&](uint32_t s) {
@@ -204,8 +170,9 @@ __global__ void __launch_bounds__(kMaxGroups * 128 + 128, 1)
         if (lane == 0) mbarrier_arrive(empty + s * 8);
       }
     };
-    for (int tile_at = first_tile; tile_at < tiles; tile_at += tile_step) {
-      const WgmmaTile tile(tile_at, token_tiles, row_tiles);
+#pragma unroll 1
+    while (part.next(split, workers, kSplit ? rank : 0, tiles, all_k)) {
+      const WgmmaTile tile(part.tile, token_tiles, row_tiles);
       const int first_row = (tile.row_tile * kTileBlocks + (kMulticast ? rank : 0)) * rows;
       const int own_row =
           first_row + ((kMulticast ? 0 : rank * own_blocks) + own_block) * kBlockRows;
@@ -213,6 +180,7 @@ __global__ void __launch_bounds__(kMaxGroups * 128 + 128, 1)
       if (lane < kBlockRows) {
         cp_async_4(unit + lane * 4, p.row_alpha + min(own_row + lane, p.n - 1));
       }
+      cp_async_commit();
       float sum[kTokens / 2] = {};
       uint4 codes[2], scales;
       const auto load = [&] {
@@ -226,7 +194,7 @@ __global__ void __launch_bounds__(kMaxGroups * 128 + 128, 1)
       uint32_t last = 0;
       load();
 #pragma unroll 1
-      for (int k = k_begin; k < k_end; ++k) {
+      for (int k = part.k_begin; k < part.k_end; ++k) {
         // The same in all lanes, and known to be so: descriptors are then built once a warp.
         const uint32_t operand = __shfl_sync(~0u, operand_of(base + slot * at.slot_activations), 0);
         const uint32_t before = last;
@@ -247,23 +215,63 @@ __global__ void __launch_bounds__(kMaxGroups * 128 + 128, 1)
               slot = 0;
               parity ^= 1;
             }
-            if (k + 1 < k_end) load();
+            if (k + 1 < part.k_end) load();
           }
           wgmma_wait<kPending>();
           // All that read the slot before has ended.
-          if (pair == kPending - 1 && k > k_begin) release(before);
+          if (pair == kPending - 1 && k > part.k_begin) release(before);
         }
       }
       wgmma_wait<0>();
       release(last);
+      cp_async_wait<0>();
 
       const int token = tile.token * kTokens;
+      if constexpr (kStream) {
+        const int threads = warps * 32, count = eights(tile.token);
+        const auto left_by = [&](int block) {
+          return reinterpret_cast<float4*>(p.parts) + int64_t{block} * (kTokens / 8) * threads +
+                 threadIdx.x;
+        };
+        if (part.k_begin > 0) {
+          float4* const out = left_by(blockIdx.x);
+#pragma unroll
+          for (int i = 0; i < kTokens / 8; ++i) {
+            const float* s = sum + i * 4;
+            if (i < count) __stcg(out + i * threads, make_float4(s[0], s[1], s[2], s[3]));
+          }
+          __threadfence();
+          barrier_sync(1, threads);
+          if (threadIdx.x == 0) store_release(p.flags + blockIdx.x, 1);
+          continue;
+        }
+        const int tile_end = (part.tile + 1) * all_k;
+#pragma unroll 1
+        for (int w = worker + 1; part.k_end < all_k; ++w) {
+          if (Parts::begin_of(p.stream_tiles, w, workers, all_k) >= tile_end) break;
+          const int block = w * share + rank;
+          if (threadIdx.x == 0) {
+            while (load_acquire(p.flags + block) == 0) {
+            }
+          }
+          barrier_sync(1, threads);
+          const float4* const in = left_by(block);
+#pragma unroll
+          for (int i = 0; i < kTokens / 8; ++i) {
+            if (i >= count) continue;
+            const float4 more = __ldcg(in + i * threads);
+            sum[i * 4] += more.x;
+            sum[i * 4 + 1] += more.y;
+            sum[i * 4 + 2] += more.z;
+            sum[i * 4 + 3] += more.w;
+          }
+        }
+      }
       wait_for_previous_kernel();  // which may have written C
-      cp_async_wait<0>();
       __syncwarp();
       const float alpha[2] = {load_shared_f32(unit + g * 4) * kSumScale,
                               load_shared_f32(unit + g * 4 + 32) * kSumScale};
-      if (p.split == 1) {
+      if (!kSplit || split == 1) {
 #pragma unroll
         for (int i = 0; i < kTokens / kUnitTokens; ++i) {
           store_unit(p, unit, lane, token + i * kUnitTokens, own_row, alpha, sum + i * 8);
@@ -281,10 +289,10 @@ __global__ void __launch_bounds__(kMaxGroups * 128 + 128, 1)
         }
         mbarrier_wait(sums_barrier, 0);
 #pragma unroll 1
-        for (int i = owner; i * 2 < count; i += p.split) {
+        for (int i = owner; i * 2 < count; i += split) {
           float all[8] = {};
 #pragma unroll 1
-          for (int s = 0; s < p.split; ++s) {
+          for (int s = 0; s < split; ++s) {
 #pragma unroll
             for (int half = 0; half < 2; ++half) {
               const float4 part = load_shared_f32x4(parts + s * part_bytes + (i * 2 + half) * 512);
@@ -305,7 +313,7 @@ __global__ void __launch_bounds__(kMaxGroups * 128 + 128, 1)
     __syncwarp();
     cluster_arrive();
     cluster_wait();
-  } else if (p.split > 1 && warp >= warps) {
+  } else if (split > 1 && warp >= warps) {
     __syncwarp();
     cluster_wait();
   }

@@ -16,6 +16,8 @@ struct WgmmaConfig {
   int groups;   // multiplying warpgroups: 64 rows of a tile each
   int split;    // blocks of a cluster that share a tile
   int cluster;  // blocks of a cluster: split, or two for multicast
+  bool
+      stream;  // the tiles that don't come out even are cut into equal pieces of k; needs workspace
 };
 
 // What is built: the most groups for each number of tokens and cluster (2: multicast, else 1).
@@ -28,11 +30,18 @@ std::span<const WgmmaKernel> wgmma_kernels();
 // Slots of the ring that fit.
 int wgmma_stages(const WgmmaConfig& config);
 
+// Tiles of all rows and tokens, or pairs of tiles.
+int64_t wgmma_tiles(const WgmmaConfig& config, int64_t m, int64_t n);
+
+// 0 where the config does not stream.
+size_t wgmma_workspace_bytes(const WgmmaConfig& config, int num_sms);
+
 // Whether a kernel for the config is built and its shares of rows and k come out right.
 bool wgmma_fits(const WgmmaConfig& config, int64_t k);
 
 // `params` without the config's part; the config fits. Rows of `a`, bf16, are a_row_bytes apart.
+// `workspace`: what wgmma_workspace_bytes says, of any content.
 void launch_wgmma(const WgmmaParams& params, const uint16_t* a, int64_t a_row_bytes,
-                  const WgmmaConfig& config, Stream stream);
+                  const WgmmaConfig& config, void* workspace, Stream stream);
 
 }  // namespace nibble::sm90
