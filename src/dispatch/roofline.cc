@@ -8,7 +8,7 @@
 namespace nibble {
 namespace {
 
-// docs/dispatch.md says how these were chosen; all of them stand in the middle of a plateau.
+// docs/dispatch.md says how these were chosen and what halving or doubling them does.
 constexpr double kPower = 3;
 // Tiles of the large kernels: 128 rows of the weights, the tensor core's own height, and enough
 // rows of activations that fewer of them do not multiply the waves.
