@@ -125,6 +125,8 @@ int launches_of(int m, int n, int k) {
   return std::clamp(static_cast<int>(kGraphUs / std::max(us, 1.0)), 4, kLaunches);
 }
 
+constexpr double kHopeless = 2.5;  // times the best estimate: not timed
+
 constexpr double kMaxError = 3e-3;  // bf16 output rounds at 1.7e-3
 
 struct Check {
@@ -238,7 +240,7 @@ void run(const Options& options, const DeviceInfo& info) {
       for (const GemmImpl* impl : kImpls) {
         int left = options.top;
         for (const Candidate& c : all) {
-          if (c.impl != impl || left-- <= 0) continue;
+          if (c.impl != impl || c.estimate > kHopeless * chosen.estimate || left-- <= 0) continue;
           const double t = time(c, false);
           timed += (timed.empty() ? "" : ", ") + std::string("[\"") + describe(c) + "\", " +
                    std::to_string(t) + ", " + std::to_string(c.estimate) + ", " +

@@ -83,11 +83,11 @@ std::span<const KernelConfig> candidates(const GemmDesc& d, const DeviceInfo& de
 constexpr double kFixedUs = 4.0;        // launch, first loads, output
 constexpr double kReduceUs = 1.2;       // the sums of a split tile
 constexpr double kStreamUs = 4.0;       // flags, and sums through L2
-constexpr double kMacsPerNs = 2742.0;   // of a multiprocessor's tensor cores, power-limited
+constexpr double kMacsPerNs = 2800.0;   // of a multiprocessor's tensor cores, power-limited
 constexpr double kWidenNs = 160.0;      // 64 rows x 128 of k
-constexpr double kNotHidden = 0.25;     // of the smaller of widening and multiplying
+constexpr double kNotHidden = 0.2;      // of the smaller of widening and multiplying
 constexpr double kSmBytesPerNs = 55.0;  // out of L2, into one multiprocessor
-constexpr double kTokenNs = 2.5;        // to write out 64 rows
+constexpr double kTokenNs = 1.0;        // to write out 64 rows
 constexpr double kDramEfficiency = 0.875;
 
 double estimate_us(const GemmDesc& d, const KernelConfig& config, const DeviceInfo& device) {

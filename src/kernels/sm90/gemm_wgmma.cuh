@@ -28,29 +28,29 @@
 
 namespace nibble::sm90 {
 
-// Sixteen tokens x sixteen rows from a warp's accumulators (of 8 tokens, then the next 8): through
-// shared memory, so that a lane writes eight neighbouring rows of one token.
+// Eight tokens x sixteen rows of a warp's accumulators: through shared memory, so that a lane
+// writes four neighbouring rows of one token.
 __device__ __forceinline__ void store_unit(const WgmmaParams& p, uint32_t unit, int lane, int token,
                                            int row, const float (&alpha)[2], const float* sum) {
   const int g = lane / 4, t = lane % 4;
   __syncwarp();  // the unit before has been read
 #pragma unroll
-  for (int i = 0; i < 8; ++i) {
-    const int in_unit = (i / 4 * 8 + 2 * t + i % 2) * kUnitStride + g + i / 2 % 2 * 8;
-    cuda::store_shared(unit + in_unit * 4, sum[i] * alpha[i / 2 % 2]);
+  for (int i = 0; i < 4; ++i) {
+    const int in_unit = (2 * t + i % 2) * kUnitStride + g + i / 2 * 8;
+    cuda::store_shared(unit + in_unit * 4, sum[i] * alpha[i / 2]);
   }
   __syncwarp();
-  token += lane / 2;
-  row += lane % 2 * 8;
+  token += g;
+  row += t * 4;
   if (token >= p.m || row >= p.n) return;
-  const uint32_t from = unit + (lane / 2 * kUnitStride + lane % 2 * 8) * 4;
-  if (p.wide_output && row + 8 <= p.n) {
-    const float4 low = cuda::load_shared_f32x4(from), high = cuda::load_shared_f32x4(from + 16);
-    float x[8] = {low.x, low.y, low.z, low.w, high.x, high.y, high.z, high.w};
-    return store_eight(p.out, token, row, x);
+  const uint32_t from = unit + (g * kUnitStride + t * 4) * 4;
+  if (p.wide_output && row + 4 <= p.n) {
+    const float4 x = cuda::load_shared_f32x4(from);
+    float four[4] = {x.x, x.y, x.z, x.w};
+    return store_four(p.out, token, row, four);
   }
 #pragma unroll 1
-  for (int i = 0; i < 8 && row + i < p.n; ++i) {
+  for (int i = 0; i < 4 && row + i < p.n; ++i) {
     store_output(p.out, token, row + i, cuda::load_shared_f32(from + i * 4));
   }
 }
@@ -274,7 +274,7 @@ __global__ void __launch_bounds__(kMaxGroups * 128 + 128, 1)
       if (!kSplit || split == 1) {
 #pragma unroll
         for (int i = 0; i < kTokens / kUnitTokens; ++i) {
-          store_unit(p, unit, lane, token + i * kUnitTokens, own_row, alpha, sum + i * 8);
+          store_unit(p, unit, lane, token + i * kUnitTokens, own_row, alpha, sum + i * 4);
         }
       } else {
         const int count = eights(tile.token);
@@ -289,18 +289,15 @@ __global__ void __launch_bounds__(kMaxGroups * 128 + 128, 1)
         }
         mbarrier_wait(sums_barrier, 0);
 #pragma unroll 1
-        for (int i = owner; i * 2 < count; i += split) {
-          float all[8] = {};
+        for (int i = owner; i < count; i += split) {
+          float all[4] = {};
 #pragma unroll 1
           for (int s = 0; s < split; ++s) {
-#pragma unroll
-            for (int half = 0; half < 2; ++half) {
-              const float4 part = load_shared_f32x4(parts + s * part_bytes + (i * 2 + half) * 512);
-              all[half * 4] += part.x;
-              all[half * 4 + 1] += part.y;
-              all[half * 4 + 2] += part.z;
-              all[half * 4 + 3] += part.w;
-            }
+            const float4 more = load_shared_f32x4(parts + s * part_bytes + i * 512);
+            all[0] += more.x;
+            all[1] += more.y;
+            all[2] += more.z;
+            all[3] += more.w;
           }
           store_unit(p, unit, lane, token + i * kUnitTokens, own_row, alpha, all);
         }

@@ -43,43 +43,33 @@ __device__ __forceinline__ uint32_t pack_pair(OutputType type, float low, float 
   return reinterpret_cast<const uint32_t&>(pair);
 }
 
-// Eight rows of a token, from one that is a multiple of eight on; D and C are aligned to 16 bytes
-// there. Clobbers x.
-__device__ __forceinline__ void store_eight(const Output& out, int64_t token, int64_t row,
-                                            float (&x)[8]) {
-  const bool wide = out.type == OutputType::kF32;
-  const int size = wide ? 4 : 2;
-  auto* to =
-      reinterpret_cast<uint4*>(static_cast<uint8_t*>(out.d) + (token * out.d_stride + row) * size);
-  if (out.c != nullptr) {
-    const auto* from = reinterpret_cast<const uint4*>(static_cast<const uint8_t*>(out.c) +
-                                                      (token * out.c_stride + row) * size);
-    const uint4 first = from[0];
-    if (wide) {
-      const uint4 second = from[1];
-      const uint32_t c[8] = {first.x,  first.y,  first.z,  first.w,
-                             second.x, second.y, second.z, second.w};
-#pragma unroll
-      for (int i = 0; i < 8; ++i) x[i] += __uint_as_float(c[i]);
-    } else {
-      const uint32_t c[4] = {first.x, first.y, first.z, first.w};
-#pragma unroll
-      for (int i = 0; i < 4; ++i) {
-        const float2 pair = unpack_pair(out.type, c[i]);
-        x[2 * i] += pair.x;
-        x[2 * i + 1] += pair.y;
-      }
+// Four rows of a token, from one that is a multiple of four on; D and C are aligned to 16 bytes at
+// row 0.
+__device__ __forceinline__ void store_four(const Output& out, int64_t token, int64_t row,
+                                           float (&x)[4]) {
+  const int64_t d = token * out.d_stride + row, c = token * out.c_stride + row;
+  if (out.type == OutputType::kF32) {
+    if (out.c != nullptr) {
+      const float4 more = *reinterpret_cast<const float4*>(static_cast<const float*>(out.c) + c);
+      x[0] += more.x;
+      x[1] += more.y;
+      x[2] += more.z;
+      x[3] += more.w;
     }
+    *reinterpret_cast<float4*>(static_cast<float*>(out.d) + d) =
+        make_float4(x[0], x[1], x[2], x[3]);
+    return;
   }
-  uint32_t d[8];
-#pragma unroll
-  for (int i = 0; i < 8; ++i) d[i] = __float_as_uint(x[i]);
-  if (!wide) {
-#pragma unroll
-    for (int i = 0; i < 4; ++i) d[i] = pack_pair(out.type, x[2 * i], x[2 * i + 1]);
+  if (out.c != nullptr) {
+    const uint2 more = *reinterpret_cast<const uint2*>(static_cast<const uint16_t*>(out.c) + c);
+    const float2 low = unpack_pair(out.type, more.x), high = unpack_pair(out.type, more.y);
+    x[0] += low.x;
+    x[1] += low.y;
+    x[2] += high.x;
+    x[3] += high.y;
   }
-  to[0] = make_uint4(d[0], d[1], d[2], d[3]);
-  if (wide) to[1] = make_uint4(d[4], d[5], d[6], d[7]);
+  *reinterpret_cast<uint2*>(static_cast<uint16_t*>(out.d) + d) =
+      make_uint2(pack_pair(out.type, x[0], x[1]), pack_pair(out.type, x[2], x[3]));
 }
 
 }  // namespace nibble::sm90
