@@ -193,7 +193,8 @@ void run(const Options& options, const DeviceInfo& info) {
   }
   const char* separator = "\n";
   std::vector<double> ratios(options.m.size(), 0.0), best_ratios(options.m.size(), 0.0);
-  for (const auto& [n, k] : options.shapes) {
+  for (const auto& shape : options.shapes) {
+    const int n = shape.first, k = shape.second;
     const Layer layer(n, k, true);
     const size_t wide = size_t(n) * k;
     const int wide_copies = static_cast<int>(kRotateBytes / (wide * 2)) + 2;
