@@ -125,7 +125,7 @@ constexpr int64_t kAhead = 8192;
 template <WeightFormat kFormat>
 void prefetch(const uint8_t* tile, int64_t block) {
   constexpr int64_t kBytes = kFormat == WeightFormat::kNvfp4 ? 144 : 136;  // with its scales
-  const char* const p = reinterpret_cast<const char*>(tile) + block * kBytes + kAhead;
+  const uint8_t* const p = tile + block * kBytes + kAhead;
   _mm_prefetch(p, _MM_HINT_T0);
   _mm_prefetch(p + 64, _MM_HINT_T0);
   if (block % 4 == 3) _mm_prefetch(p + 128, _MM_HINT_T0);  // a block is a little over two lines
@@ -135,14 +135,16 @@ void prefetch(const uint8_t* tile, int64_t block) {
 template <WeightFormat kFormat, int kTokens, int kHalves>
 void multiply_tile(const TileBlock& block, int first_half) {
   constexpr int kShift = kFormat == WeightFormat::kMxfp4 ? 1 : 0;  // int8 blocks per scale, log2
-  const uint8_t* const scales = block.b + kTile / 2 * block.k + first_half * 8;
+  const uint8_t* const tile = block.b;
+  const uint8_t* const scales = tile + kTile / 2 * block.k + first_half * 8;
   const ActBlock* a = reinterpret_cast<const ActBlock*>(block.a);
+  const int64_t blocks = block.k / kBlock;
   __m256 acc[kHalves][kTokens] = {};
-  for (int64_t b = 0; b < block.k / kBlock; ++b, a += kTokens) {
-    if (first_half == 0) prefetch<kFormat>(block.b, b);
+  for (int64_t b = 0; b < blocks; ++b, a += kTokens) {
+    if (first_half == 0) prefetch<kFormat>(tile, b);
     NIBBLE_UNROLL
     for (int h = 0; h < kHalves; ++h) {
-      const Widened w = widen_codes(block.b, b, first_half + h);
+      const Widened w = widen_codes(tile, b, first_half + h);
       const __m256 scale = widen_scales<kFormat>(scales + (b >> kShift) * kTile + h * 8);
       NIBBLE_UNROLL
       for (int t = 0; t < kTokens; ++t) {
@@ -215,8 +217,9 @@ template <int kTokens>
 void multiply_panel(const TileBlock& block) {
   const PanelBlock* w = reinterpret_cast<const PanelBlock*>(block.b);
   const ActBlock* a = reinterpret_cast<const ActBlock*>(block.a);
+  const int64_t blocks = block.k / kBlock;
   __m256 acc[2][kTokens] = {};
-  for (int64_t b = 0; b < block.k / kBlock; ++b, ++w, a += kTokens) {
+  for (int64_t b = 0; b < blocks; ++b, ++w, a += kTokens) {
     __m256 sum[2][kTokens];
     panel_sums<kTokens>(*w, a, sum);
     NIBBLE_UNROLL
