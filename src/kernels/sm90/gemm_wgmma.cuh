@@ -233,7 +233,7 @@ __global__ void __launch_bounds__(kMaxGroups * 128 + 128, 1)
           return reinterpret_cast<float4*>(p.parts) + int64_t{block} * (kTokens / 8) * threads +
                  threadIdx.x;
         };
-        if (part.k_begin > 0) {
+        if (split == 1 && part.k_begin > 0) {
           float4* const out = left_by(blockIdx.x);
 #pragma unroll
           for (int i = 0; i < kTokens / 8; ++i) {
@@ -247,7 +247,7 @@ __global__ void __launch_bounds__(kMaxGroups * 128 + 128, 1)
         }
         const int tile_end = (part.tile + 1) * all_k;
 #pragma unroll 1
-        for (int w = worker + 1; part.k_end < all_k; ++w) {
+        for (int w = worker + 1; split == 1 && part.k_end < all_k; ++w) {
           if (Parts::begin_of(p.stream_tiles, w, workers, all_k) >= tile_end) break;
           const int block = w * share + rank;
           if (threadIdx.x == 0) {
