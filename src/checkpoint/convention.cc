@@ -13,7 +13,7 @@ namespace nibble {
 namespace {
 
 namespace fs = std::filesystem;
-using Json = nlohmann::ordered_json;
+using OrderedJson = nlohmann::ordered_json;
 
 constexpr const char* kCompressedVersion = "0.12.2";  // of the config's layout
 
@@ -47,7 +47,7 @@ bool is_mixed(const ExportConfig& config) {
   return config.lm_head && *config.lm_head != config.format;
 }
 
-Json modelopt_algorithm(WeightFormat format, bool static_input_scale) {
+OrderedJson modelopt_algorithm(WeightFormat format, bool static_input_scale) {
   switch (format) {
     case WeightFormat::kF8:
       return {{"quant_algo", "FP8_PER_CHANNEL_PER_TOKEN"}};
@@ -59,9 +59,10 @@ Json modelopt_algorithm(WeightFormat format, bool static_input_scale) {
   }
 }
 
-Json modelopt_config(const ExportConfig& config, const char* list_key) {
-  Json result = is_mixed(config) ? Json{{"quant_algo", "MIXED_PRECISION"}}
-                                 : modelopt_algorithm(config.format, config.static_input_scale);
+OrderedJson modelopt_config(const ExportConfig& config, const char* list_key) {
+  OrderedJson result = is_mixed(config)
+                           ? OrderedJson{{"quant_algo", "MIXED_PRECISION"}}
+                           : modelopt_algorithm(config.format, config.static_input_scale);
   result["kv_cache_quant_algo"] = nullptr;
   result[list_key] = config.ignore;
   if (!is_mixed(config)) return result;
@@ -79,35 +80,36 @@ const char* compressed_format(WeightFormat format) {
                                           : "float-quantized";
 }
 
-Json quantization_args(WeightFormat format, bool input) {
+OrderedJson quantization_args(WeightFormat format, bool input) {
   if (format == WeightFormat::kF8) {
     return {{"num_bits", 8},     {"type", "float"},  {"strategy", "channel"},
             {"symmetric", true}, {"dynamic", false}, {"group_size", nullptr}};
   }
   const bool nvfp4 = format == WeightFormat::kNvfp4;
-  Json args = {{"num_bits", 4},
-               {"type", "float"},
-               {"strategy", nvfp4 ? "tensor_group" : "group"},
-               {"group_size", block_size(format)},
-               {"symmetric", true},
-               {"dynamic", false},
-               {"scale_dtype", nvfp4 ? "torch.float8_e4m3fn" : "torch.uint8"}};
+  OrderedJson args = {{"num_bits", 4},
+                      {"type", "float"},
+                      {"strategy", nvfp4 ? "tensor_group" : "group"},
+                      {"group_size", block_size(format)},
+                      {"symmetric", true},
+                      {"dynamic", false},
+                      {"scale_dtype", nvfp4 ? "torch.float8_e4m3fn" : "torch.uint8"}};
   // Block scales at run time under a global scale from the file.
   if (input) args["dynamic"] = "local";
   return args;
 }
 
-Json compressed_group(WeightFormat format, Json targets, bool static_input_scale) {
-  return {{"targets", std::move(targets)},
-          {"weights", quantization_args(format, false)},
-          {"input_activations", static_input_scale ? quantization_args(format, true) : Json()},
-          {"output_activations", nullptr},
-          {"format", compressed_format(format)}};
+OrderedJson compressed_group(WeightFormat format, OrderedJson targets, bool static_input_scale) {
+  return {
+      {"targets", std::move(targets)},
+      {"weights", quantization_args(format, false)},
+      {"input_activations", static_input_scale ? quantization_args(format, true) : OrderedJson()},
+      {"output_activations", nullptr},
+      {"format", compressed_format(format)}};
 }
 
-Json quantization_config(const ExportConfig& config) {
+OrderedJson quantization_config(const ExportConfig& config) {
   if (config.convention == Convention::kModelOpt) {
-    Json result = modelopt_config(config, "ignore");
+    OrderedJson result = modelopt_config(config, "ignore");
     result["producer"] = {{"name", "modelopt"}, {"version", "nibble"}};
     result["quant_method"] = "modelopt";
     // Groups by class would say that the lm_head is in 4 bits.
@@ -125,8 +127,8 @@ Json quantization_config(const ExportConfig& config) {
     return result;
   }
   // Readers know the lm_head by its name: for some of them its class is not Linear.
-  Json groups;
-  Json targets = {"Linear"};
+  OrderedJson groups;
+  OrderedJson targets = {"Linear"};
   if (config.lm_head && !is_mixed(config)) targets.push_back("lm_head");
   groups["group_0"] = compressed_group(config.format, targets, config.static_input_scale);
   if (is_mixed(config)) {
@@ -217,13 +219,14 @@ void write_linear(CheckpointWriter& writer, std::string_view module, const Weigh
 }
 
 void write_configs(CheckpointWriter& writer, const Checkpoint& source, const ExportConfig& config) {
-  Json json = Json::parse(source.config_json());  // Checkpoint::open has parsed it before
+  OrderedJson json =
+      OrderedJson::parse(source.config_json());  // Checkpoint::open has parsed it before
   if (config.lm_head) json["tie_word_embeddings"] = false;
   json["quantization_config"] = quantization_config(config);
   writer.add_file("config.json", json.dump(2) + "\n");
   if (config.convention == Convention::kModelOpt) {
-    const Json hf = {{"producer", {{"name", "modelopt"}, {"version", "nibble"}}},
-                     {"quantization", modelopt_config(config, "exclude_modules")}};
+    const OrderedJson hf = {{"producer", {{"name", "modelopt"}, {"version", "nibble"}}},
+                            {"quantization", modelopt_config(config, "exclude_modules")}};
     writer.add_file("hf_quant_config.json", hf.dump(2) + "\n");
   }
   std::error_code error;

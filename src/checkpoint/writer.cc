@@ -20,7 +20,7 @@ namespace nibble {
 namespace {
 
 namespace fs = std::filesystem;
-using Json = nlohmann::ordered_json;
+using OrderedJson = nlohmann::ordered_json;
 
 // The kernel itself keeps gigabytes before it writes any, and finish() would wait for all of it.
 constexpr int64_t kFlushBytes = 8 << 20;
@@ -62,7 +62,7 @@ std::vector<std::vector<OutputTensor>> split(std::vector<OutputTensor> tensors, 
 }
 
 std::string header_of(const std::vector<OutputTensor>& shard) {
-  Json header = {{"__metadata__", {{"format", "pt"}}}};
+  OrderedJson header = {{"__metadata__", {{"format", "pt"}}}};
   int64_t begin = 0;
   for (const OutputTensor& tensor : shard) {
     const int64_t end = begin + bytes_of(tensor);
@@ -157,7 +157,8 @@ CheckpointWriter::CheckpointWriter(fs::path dst, std::vector<OutputTensor> tenso
                                                                i + 1, shards.size()));
     }
     if (shards.size() > 1) {
-      Json index = {{"metadata", {{"total_size", total_bytes_}}}, {"weight_map", Json::object()}};
+      OrderedJson index = {{"metadata", {{"total_size", total_bytes_}}},
+                           {"weight_map", OrderedJson::object()}};
       for (const auto& [name, slot] : slots_) index["weight_map"][name] = files_[slot.file].name;
       add_file("model.safetensors.index.json", index.dump(2) + "\n");
     }
