@@ -135,7 +135,7 @@ __global__ void __launch_bounds__(kMaxThreads, 1) decode_gemm(const DecodeParams
   }
   // Batches of loads ahead of their use and, where registers allow, two chains of sums: with two to
   // four warps a scheduler, latencies show.
-  constexpr int kBatch = kTokenTiles == 1 ? 4 : kTokenTiles == 2 ? 2 : 1;
+  constexpr int kBatch = kTokenTiles == 1 ? 4 : 2;
   constexpr int kChains = kRowTiles * kTokenTiles <= 2 ? 2 : 1;
   float sum[kChains][kRowTiles][kTokenTiles][4] = {};
   uint32_t slot = ring;

@@ -1,4 +1,4 @@
-// sm90_bf16xnvfp4_decode_gemm: up to 64 tokens, one pass over the weights.
+// sm90_bf16xnvfp4_decode_gemm: up to 16 tokens, one pass over the weights.
 #pragma once
 
 #include <cstdint>
@@ -11,7 +11,7 @@ namespace nibble::sm90 {
 
 // One way to cut the work; see gemm_decode.cuh.
 struct DecodeConfig {
-  int tokens;  // most that one launch takes: 8, 16, 32 or 64
+  int tokens;  // most that one launch takes: 8 or 16
   int row_tiles, stages;
   int warps_n, warps_k;
   int cluster;

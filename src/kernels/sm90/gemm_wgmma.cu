@@ -28,9 +28,9 @@ constexpr Variant variant() {
 }
 // In the order of preference: the first with room for a config's groups takes it.
 const Variant kVariants[] = {
-    variant<16, 2>(),  variant<16, 5>(),        variant<32, 2>(),  variant<32, 5>(),
-    variant<64, 2>(),  variant<64, 4>(),        variant<128, 2>(), variant<128, 4>(),
-    variant<256, 2>(), variant<256, 2, true>(),
+    variant<16, 2>(),  variant<16, 5>(),        variant<32, 2>(),        variant<32, 5>(),
+    variant<64, 2>(),  variant<64, 4>(),        variant<128, 2>(),       variant<128, 3>(),
+    variant<128, 4>(), variant<128, 4, true>(), variant<256, 2, true>(),
 };
 
 const Variant* find(const WgmmaConfig& c) {
@@ -45,6 +45,7 @@ const Variant* find(const WgmmaConfig& c) {
 
 constexpr int kClearThreads = 256;
 __global__ void clear_flags(unsigned* flags, int count) {
+  cuda::let_next_kernel_start();
   for (int i = threadIdx.x; i < count; i += kClearThreads) flags[i] = 0;
 }
 constexpr int64_t kMaxStreamBlocks = 1 << 20;  // of k: the stream is counted in 32 bits

@@ -28,31 +28,70 @@
 
 namespace nibble::sm90 {
 
-// Eight tokens x sixteen rows of a warp's accumulators: through shared memory, so that a lane
-// writes four neighbouring rows of one token.
+// Sixteen tokens x sixteen rows of a warp's accumulators; a lane writes eight neighbouring rows of
+// one token. C comes in the same way, to be added before the one rounding. kPlain: bf16 without C,
+// everything in pieces of 16 bytes: what nearly every call is, in a fraction of the instructions.
+template <bool kPlain>
 __device__ __forceinline__ void store_unit(const WgmmaParams& p, uint32_t unit, int lane, int token,
-                                           int row, const float (&alpha)[2], const float* sum) {
+                                           int row, const float (&alpha)[2], float* x) {
+  // Addresses worked out for each unit: held for all of them, they spill.
+  if constexpr (!kPlain) asm volatile("" : "+r"(lane));
   const int g = lane / 4, t = lane % 4;
+#pragma unroll
+  for (int i = 0; i < 8; ++i) x[i] *= alpha[i / 2 % 2];
+  if (!kPlain && p.out.type == OutputType::kF32) {
+#pragma unroll
+    for (int i = 0; i < 8; ++i) {
+      const int to = token + i / 4 * 8 + 2 * t + i % 2, r = row + g + i / 2 % 2 * 8;
+      if (to < p.m && r < p.n) store_as<float>(p.out, to, r, x[i]);
+    }
+    return;
+  }
+  // Both are rows of 32 bytes, a token each, halves swapped in every other four: no bank conflicts.
+  const uint32_t piece = unit + lane / 2 * 32 + (lane ^ lane >> 3) % 2 * 16;
+  const uint32_t matrix_row =
+      unit + (lane / 16 * 8 + lane % 8) * 32 + (lane >> 3 ^ lane >> 2) % 2 * 16;
+  token += lane / 2;
+  row += lane % 2 * 8;
+  const bool whole = p.wide_output && row + 8 <= p.n;
+  const bool inside = token < p.m && row < p.n;
   __syncwarp();  // the unit before has been read
+  uint32_t pairs[4];
+  if (!kPlain && p.out.c != nullptr) {
+    const uint16_t* c = static_cast<const uint16_t*>(p.out.c) + token * p.out.c_stride + row;
+    if (inside && whole) {
+      cuda::store_shared_16(piece, *reinterpret_cast<const uint4*>(c));
+    } else {
+#pragma unroll 1
+      for (int i = 0; i < 8 && inside && row + i < p.n; ++i)
+        cuda::store_shared_u16(piece + 2 * i, c[i]);
+    }
+    __syncwarp();
+    cuda::load_matrices_transposed(matrix_row, pairs);
+    __syncwarp();
+#pragma unroll
+    for (int i = 0; i < 4; ++i) {
+      const float2 more = unpack_pair(p.out.type, pairs[i]);
+      x[2 * i] += more.x;
+      x[2 * i + 1] += more.y;
+    }
+  }
 #pragma unroll
   for (int i = 0; i < 4; ++i) {
-    const int in_unit = (2 * t + i % 2) * kUnitStride + g + i / 2 * 8;
-    cuda::store_shared(unit + in_unit * 4, sum[i] * alpha[i / 2]);
+    pairs[i] = pack_pair(kPlain ? OutputType::kBF16 : p.out.type, x[2 * i], x[2 * i + 1]);
   }
+  cuda::store_matrices_transposed(matrix_row, pairs);
   __syncwarp();
-  token += g;
-  row += t * 4;
-  if (token >= p.m || row >= p.n) return;
-  const uint32_t from = unit + (g * kUnitStride + t * 4) * 4;
-  if (p.wide_output && row + 4 <= p.n) {
-    const float4 x = cuda::load_shared_f32x4(from);
-    float four[4] = {x.x, x.y, x.z, x.w};
-    return store_four(p.out, token, row, four);
-  }
+  if (!inside) return;
+  uint16_t* d = static_cast<uint16_t*>(p.out.d) + token * p.out.d_stride + row;
+  if constexpr (!kPlain) {
+    if (!whole) {
 #pragma unroll 1
-  for (int i = 0; i < 4 && row + i < p.n; ++i) {
-    store_output(p.out, token, row + i, cuda::load_shared_f32(from + i * 4));
+      for (int i = 0; i < 8 && row + i < p.n; ++i) d[i] = cuda::load_shared_u16(piece + 2 * i);
+      return;
+    }
   }
+  *reinterpret_cast<uint4*>(d) = cuda::load_shared_16(piece);
 }
 
 // kPending: groups of two products under way while the next is widened.
@@ -161,7 +200,7 @@ __global__ void __launch_bounds__(kMaxGroups * 128 + 128, 1)
     const int g = lane / 4;
     // The blocks of 16 rows that this block of the cluster writes out, and the one of this warp.
     const int own_blocks = warps / split, own_block = warp % own_blocks;
-    const uint32_t unit = base + at.units + warp * (kUnitTokens * kUnitStride * 4);
+    const uint32_t unit = base + at.units + warp * kUnitBytes;
     uint32_t slot = 0, parity = 0;
     const auto release = [&](uint32_t s) {
       if constexpr (kMulticast) {
@@ -269,14 +308,11 @@ __global__ void __launch_bounds__(kMaxGroups * 128 + 128, 1)
       }
       wait_for_previous_kernel();  // which may have written C
       __syncwarp();
+      const bool plain =
+          p.wide_output && p.out.c == nullptr && p.out.type == OutputType::kBF16 && p.n % 8 == 0;
       const float alpha[2] = {load_shared_f32(unit + g * 4) * kSumScale,
                               load_shared_f32(unit + g * 4 + 32) * kSumScale};
-      if (!kSplit || split == 1) {
-#pragma unroll
-        for (int i = 0; i < kTokens / kUnitTokens; ++i) {
-          store_unit(p, unit, lane, token + i * kUnitTokens, own_row, alpha, sum + i * 4);
-        }
-      } else {
+      if (kSplit && split > 1) {
         const int count = eights(tile.token);
         const int owner = warp / own_blocks, part_bytes = own_blocks * (kTokens / 8) * 512;
         const uint32_t parts = base + at.parts + own_block * (kTokens / 8) * 512 + lane * 16;
@@ -289,17 +325,31 @@ __global__ void __launch_bounds__(kMaxGroups * 128 + 128, 1)
         }
         mbarrier_wait(sums_barrier, 0);
 #pragma unroll 1
-        for (int i = owner; i < count; i += split) {
-          float all[4] = {};
+        for (int i = 2 * owner; i < count; i += 2 * split) {
+          float all[8] = {};
 #pragma unroll 1
           for (int s = 0; s < split; ++s) {
-            const float4 more = load_shared_f32x4(parts + s * part_bytes + i * 512);
-            all[0] += more.x;
-            all[1] += more.y;
-            all[2] += more.z;
-            all[3] += more.w;
+#pragma unroll
+            for (int eight = 0; eight < 2; ++eight) {
+              const float4 more = load_shared_f32x4(parts + s * part_bytes + (i + eight) * 512);
+              float* to = all + eight * 4;
+              to[0] += more.x;
+              to[1] += more.y;
+              to[2] += more.z;
+              to[3] += more.w;
+            }
           }
-          store_unit(p, unit, lane, token + i * kUnitTokens, own_row, alpha, all);
+          store_unit<false>(p, unit, lane, token + i * 8, own_row, alpha, all);
+        }
+      } else if (plain) {
+#pragma unroll
+        for (int i = 0; i < kTokens / kUnitTokens; ++i) {
+          store_unit<true>(p, unit, lane, token + i * kUnitTokens, own_row, alpha, sum + i * 8);
+        }
+      } else {
+#pragma unroll
+        for (int i = 0; i < kTokens / kUnitTokens; ++i) {
+          store_unit<false>(p, unit, lane, token + i * kUnitTokens, own_row, alpha, sum + i * 8);
         }
       }
     }

@@ -8,10 +8,10 @@
 
 namespace nibble::sm90 {
 
-constexpr int kGroupRows = 64;        // of a warpgroup
-constexpr int kGroupBlocks = 4;       // its blocks of 16 rows, one a warp
-constexpr int kUnitTokens = 8;        // what a warp writes out at once, times 16 rows
-constexpr int kUnitStride = 20;       // floats from one token to the next there: no bank conflicts
+constexpr int kGroupRows = 64;   // of a warpgroup
+constexpr int kGroupBlocks = 4;  // its blocks of 16 rows, one a warp
+constexpr int kUnitTokens = 16;  // what a warp writes out at once, times 16 rows
+constexpr int kUnitBytes = kUnitTokens * 16 * 2;
 constexpr int kMaxSplitTokens = 128;  // the parts of wider tiles leave no room for the ring
 constexpr int kTokenGroup = 8;  // token tiles that take turns before the next rows: L2 keeps both
 
@@ -26,7 +26,7 @@ struct WgmmaShared {
     weights = stages * slot_activations;
     parts = weights + stages * slot_weights;
     units = parts + (split > 1 ? groups * kGroupRows * tokens * 4 : 0);
-    barriers = units + groups * kGroupBlocks * kUnitTokens * kUnitStride * 4;
+    barriers = units + groups * kGroupBlocks * kUnitBytes;
     bytes = barriers + (2 * stages + 1) * 8;
   }
 };
