@@ -2,12 +2,12 @@
 //   bench_sm90_gemm [--json FILE] [--m 1,16] [--shape 8192x8192,...] [--impl TEXT] [--top COUNT]
 //                   [--note TEXT]
 //   bench_sm90_gemm --check [--impl TEXT] [--m ...] [--shape ...]
-// CUDA graphs of 48 launches, weights rotated past L2, medians of 9; --top times that many of the
-// best candidates of each implementation, by estimate; --impl takes only those whose name and
-// configuration hold every text of a list, such as wgmma,tile_m=32. Each configuration's output is
-// compared with an fp64 sum over every token and a sample of rows before it is timed. --check does
-// so for every candidate, every type of output, with and without C and programmatic dependent
-// launch.
+// CUDA graphs of 48 launches, weights rotated past L2, medians of 9 turns of all that is compared
+// with cuBLAS; --top times that many of the best candidates of each implementation, by estimate;
+// --impl takes only those whose name and configuration hold every text of a list, such as
+// wgmma,tile_m=32. Each configuration's output is compared with an fp64 sum over every token and a
+// sample of rows. --check does so for every candidate, every type of output, with and without C and
+// programmatic dependent launch.
 #include <cublas_v2.h>
 
 #include <algorithm>
@@ -181,7 +181,7 @@ void run(const Options& options, const DeviceInfo& info) {
   CUDA_OK(cublasSetStream(cublas, stream()));
   Memory<uint8_t> workspace(size_t{64} << 20);
   CUDA_OK(cublasSetWorkspace(cublas, workspace.p, size_t{64} << 20));
-  const double null_us = time_us(kLaunches, [&](int) { launch_nothing(stream()); });
+  const double null_us = median_us(kLaunches, [&](int) { launch_nothing(stream()); });
   std::printf("%s, null kernel %.2f us\n", info.name.c_str(), null_us);
   if (json) {
     int driver = 0;
@@ -206,7 +206,7 @@ void run(const Options& options, const DeviceInfo& info) {
     CUDA_OK(cudaDeviceSynchronize());
     double floor = 1e9;
     for (int grid : {528, 1056}) {
-      floor = std::min(floor, time_us(kLaunches, [&](int i) {
+      floor = std::min(floor, median_us(kLaunches, [&](int i) {
                          launch_stream_read(layer.copy(i), layer.bytes - kTailBytes, sink.p, grid,
                                             stream());
                        }));
@@ -217,16 +217,6 @@ void run(const Options& options, const DeviceInfo& info) {
       const Problem p(layer, m);
       const int launches = launches_of(m, n, k);
       const float one = 1.0f, zero = 0.0f;
-      const double cublas_us = time_us(launches, [&](int i) {
-        CUDA_OK(cublasGemmEx(cublas, CUBLAS_OP_T, CUBLAS_OP_N, n, m, k, &one,
-                             widened.p + size_t(i % wide_copies) * wide, CUDA_R_16BF, k, p.a.p,
-                             CUDA_R_16BF, k, &zero, p.d.p, CUDA_R_16BF, n, CUBLAS_COMPUTE_32F,
-                             CUBLAS_GEMM_DEFAULT));
-      });
-      const auto time = [&](const Candidate& c, bool pdl) {
-        return time_us(launches,
-                       [&](int i) { run_once(*c.impl, p, layer.copy(i), c.config, pdl); });
-      };
       const std::vector<Candidate> all = candidates_of(p, options.impl, info);
       if (all.empty()) continue;
       const Candidate& chosen = all[0];
@@ -234,22 +224,43 @@ void run(const Options& options, const DeviceInfo& info) {
         return p.check([&](int i) { run_once(*c.impl, p, layer.copy(i), c.config, false); });
       };
       const double error = checked(chosen);
-      const double us = time(chosen, false), pdl_us = time(chosen, true);
-      double best = us;
-      Candidate best_candidate = chosen;
-      std::string timed;
+
+      // cuBLAS, the chosen one with programmatic dependent launch, then the candidates.
+      std::vector<Candidate> timed = {chosen};
       for (const GemmImpl* impl : kImpls) {
         int left = options.top;
         for (const Candidate& c : all) {
           if (c.impl != impl || c.estimate > kHopeless * chosen.estimate || left-- <= 0) continue;
-          const double t = time(c, false);
-          timed += (timed.empty() ? "" : ", ") + std::string("[\"") + describe(c) + "\", " +
-                   std::to_string(t) + ", " + std::to_string(c.estimate) + ", " +
-                   (checked(c) < kMaxError ? "true" : "false") + "]";
-          if (t < best) {
-            best = t;
-            best_candidate = c;
-          }
+          if (&c != &chosen) timed.push_back(c);
+        }
+      }
+      const auto launch_of = [&](const Candidate& c, bool pdl) {
+        return [&p, &layer, c, pdl](int i) { run_once(*c.impl, p, layer.copy(i), c.config, pdl); };
+      };
+      std::vector<std::function<void(int)>> contenders;
+      contenders.emplace_back([&](int i) {
+        CUDA_OK(cublasGemmEx(cublas, CUBLAS_OP_T, CUBLAS_OP_N, n, m, k, &one,
+                             widened.p + size_t(i % wide_copies) * wide, CUDA_R_16BF, k, p.a.p,
+                             CUDA_R_16BF, k, &zero, p.d.p, CUDA_R_16BF, n, CUBLAS_COMPUTE_32F,
+                             CUBLAS_GEMM_DEFAULT));
+      });
+      contenders.emplace_back(launch_of(chosen, true));
+      for (const Candidate& c : timed) contenders.emplace_back(launch_of(c, false));
+      const std::vector<double> times = medians_us(launches, contenders);
+      const double cublas_us = times[0], pdl_us = times[1], us = times[2];
+
+      double best = us;
+      Candidate best_candidate = chosen;
+      std::string list;
+      for (size_t i = 0; i < timed.size(); ++i) {
+        const Candidate& c = timed[i];
+        const double t = times[2 + i];
+        list += (list.empty() ? "" : ", ") + std::string("[\"") + describe(c) + "\", " +
+                std::to_string(t) + ", " + std::to_string(c.estimate) + ", " +
+                (checked(c) < kMaxError ? "true" : "false") + "]";
+        if (t < best) {
+          best = t;
+          best_candidate = c;
         }
       }
       ratios[mi] += std::log(us / floor) / static_cast<double>(options.shapes.size());
@@ -268,7 +279,7 @@ void run(const Options& options, const DeviceInfo& info) {
             "\"config\": \"%s\", \"best_us\": %.3f, \"best_config\": \"%s\"",
             separator, n, k, m, floor, cublas_us, us, pdl_us, chosen.estimate, error,
             describe(chosen).c_str(), best, describe(best_candidate).c_str());
-        if (!timed.empty()) std::fprintf(json, ", \"timed\": [%s]", timed.c_str());
+        std::fprintf(json, ", \"timed\": [%s]", list.c_str());
         std::fprintf(json, "}");
         std::fflush(json);
         separator = ",\n";

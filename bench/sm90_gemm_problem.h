@@ -10,7 +10,9 @@
 #include <cstdlib>
 #include <cstring>
 #include <functional>
+#include <memory>
 #include <random>
+#include <span>
 #include <thread>
 #include <vector>
 
@@ -56,34 +58,69 @@ inline nibble::Stream nibble_stream(bool pdl) {
   return {.kind = DeviceKind::kCuda, .cuda = stream(), .pdl = pdl};
 }
 
-// Microseconds of one of `launch(i)`'s launches.
-template <class Launch>
-double time_us(int launches, const Launch& launch) {
-  cudaGraph_t graph;
-  cudaGraphExec_t exec;
-  cudaEvent_t begin, end;
-  CUDA_OK(cudaEventCreate(&begin));
-  CUDA_OK(cudaEventCreate(&end));
-  CUDA_OK(cudaStreamBeginCapture(stream(), cudaStreamCaptureModeThreadLocal));
-  for (int i = 0; i < launches; ++i) launch(i);
-  CUDA_OK(cudaStreamEndCapture(stream(), &graph));
-  CUDA_OK(cudaGraphInstantiate(&exec, graph, 0));
-  std::vector<float> times;
-  for (int r = 0; r < kRepeats + 2; ++r) {
-    CUDA_OK(cudaEventRecord(begin, stream()));
-    CUDA_OK(cudaGraphLaunch(exec, stream()));
-    CUDA_OK(cudaEventRecord(end, stream()));
-    CUDA_OK(cudaEventSynchronize(end));
-    float ms;
-    CUDA_OK(cudaEventElapsedTime(&ms, begin, end));
-    if (r >= 2) times.push_back(ms * 1e3f / static_cast<float>(launches));
+// `launches` calls of launch(0), launch(1), ..., as a graph.
+class LaunchGraph {
+ public:
+  LaunchGraph(int launches, const std::function<void(int)>& launch) : launches_(launches) {
+    cudaGraph_t graph;
+    CUDA_OK(cudaStreamBeginCapture(stream(), cudaStreamCaptureModeThreadLocal));
+    for (int i = 0; i < launches; ++i) launch(i);
+    CUDA_OK(cudaStreamEndCapture(stream(), &graph));
+    CUDA_OK(cudaGraphInstantiate(&exec_, graph, 0));
+    CUDA_OK(cudaGraphDestroy(graph));
+    CUDA_OK(cudaEventCreate(&begin_));
+    CUDA_OK(cudaEventCreate(&end_));
   }
-  std::sort(times.begin(), times.end());
-  CUDA_OK(cudaGraphExecDestroy(exec));
-  CUDA_OK(cudaGraphDestroy(graph));
-  CUDA_OK(cudaEventDestroy(begin));
-  CUDA_OK(cudaEventDestroy(end));
-  return times[times.size() / 2];
+  ~LaunchGraph() {
+    cudaGraphExecDestroy(exec_);
+    cudaEventDestroy(begin_);
+    cudaEventDestroy(end_);
+  }
+  LaunchGraph(const LaunchGraph&) = delete;
+
+  // Microseconds of a launch, this time.
+  double replay_us() const {
+    CUDA_OK(cudaEventRecord(begin_, stream()));
+    CUDA_OK(cudaGraphLaunch(exec_, stream()));
+    CUDA_OK(cudaEventRecord(end_, stream()));
+    CUDA_OK(cudaEventSynchronize(end_));
+    float ms;
+    CUDA_OK(cudaEventElapsedTime(&ms, begin_, end_));
+    return ms * 1e3 / launches_;
+  }
+
+ private:
+  int launches_;
+  cudaGraphExec_t exec_;
+  cudaEvent_t begin_, end_;
+};
+
+// The median of each contender, in turns forwards and backwards: a card that was at work for a
+// second runs large products up to 14 % slower than one that was not.
+inline std::vector<double> medians_us(int launches,
+                                      std::span<const std::function<void(int)>> contenders) {
+  std::vector<std::unique_ptr<LaunchGraph>> graphs;
+  for (const auto& launch : contenders) {
+    graphs.push_back(std::make_unique<LaunchGraph>(launches, launch));
+  }
+  const int count = static_cast<int>(graphs.size());
+  std::vector<std::vector<double>> times(graphs.size());
+  for (int r = -2; r < kRepeats; ++r) {
+    for (int j = 0; j < count; ++j) {
+      const int i = r % 2 == 0 ? j : count - 1 - j;
+      const double us = graphs[i]->replay_us();
+      if (r >= 0) times[i].push_back(us);
+    }
+  }
+  std::vector<double> medians;
+  for (auto& t : times) {
+    std::sort(t.begin(), t.end());
+    medians.push_back(t[t.size() / 2]);
+  }
+  return medians;
+}
+inline double median_us(int launches, const std::function<void(int)>& launch) {
+  return medians_us(launches, {&launch, 1})[0];
 }
 
 inline void in_threads(int64_t count, const std::function<void(int64_t)>& work) {
