@@ -10,17 +10,17 @@
 namespace nibble {
 
 nlohmann::json parse_strict_json(std::string_view text, std::string_view what) {
-  using Json = nlohmann::json;
   constexpr int kMaxDepth = 64;
   std::vector<std::unordered_set<std::string>> keys;  // of the objects that are open
-  const auto callback = [&](int depth, Json::parse_event_t event, Json& value) {
-    if (event == Json::parse_event_t::object_start || event == Json::parse_event_t::array_start) {
+  const auto callback = [&](int depth, nlohmann::json::parse_event_t event, nlohmann::json& value) {
+    if (event == nlohmann::json::parse_event_t::object_start ||
+        event == nlohmann::json::parse_event_t::array_start) {
       NIBBLE_CHECK(depth < kMaxDepth, ErrorCode::kCheckpoint, "{}: nested more than {} deep", what,
                    kMaxDepth);
-      if (event == Json::parse_event_t::object_start) keys.emplace_back();
-    } else if (event == Json::parse_event_t::object_end) {
+      if (event == nlohmann::json::parse_event_t::object_start) keys.emplace_back();
+    } else if (event == nlohmann::json::parse_event_t::object_end) {
       keys.pop_back();
-    } else if (event == Json::parse_event_t::key) {
+    } else if (event == nlohmann::json::parse_event_t::key) {
       const auto& key = value.get_ref<const std::string&>();
       NIBBLE_CHECK(keys.back().insert(key).second, ErrorCode::kCheckpoint,
                    "{}: the key \"{}\" stands twice in one object", what, key);
@@ -28,8 +28,8 @@ nlohmann::json parse_strict_json(std::string_view text, std::string_view what) {
     return true;
   };
   try {
-    return Json::parse(text, callback);
-  } catch (const Json::exception& e) {
+    return nlohmann::json::parse(text, callback);
+  } catch (const nlohmann::json::exception& e) {
     fail(ErrorCode::kCheckpoint, "{}: {}", what, e.what());
   }
 }
