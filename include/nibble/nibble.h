@@ -28,19 +28,31 @@ typedef enum nibble_status {
 /* Of this thread's last call that failed; "" before one did. Valid until the thread's next call. */
 const char* nibble_last_error(void);
 
-typedef enum nibble_dtype { NIBBLE_F32 = 0, NIBBLE_F16 = 1, NIBBLE_BF16 = 2 } nibble_dtype;
-typedef enum nibble_format { NIBBLE_NVFP4 = 3, NIBBLE_MXFP4 = 4 } nibble_format;
+/* The *_MAX_ENUM fix the enums' size, and that a wrong value can be looked at and refused. */
+typedef enum nibble_dtype {
+  NIBBLE_F32 = 0,
+  NIBBLE_F16 = 1,
+  NIBBLE_BF16 = 2,
+  NIBBLE_DTYPE_MAX_ENUM = 0x7fffffff
+} nibble_dtype;
+typedef enum nibble_format {
+  NIBBLE_NVFP4 = 3,
+  NIBBLE_MXFP4 = 4,
+  NIBBLE_FORMAT_MAX_ENUM = 0x7fffffff
+} nibble_format;
 typedef enum nibble_scale_layout {
   NIBBLE_LINEAR = 0,
   NIBBLE_SWIZZLED_128X4 = 1,
-  NIBBLE_SWIZZLED_8X4 = 2
+  NIBBLE_SWIZZLED_8X4 = 2,
+  NIBBLE_SCALE_LAYOUT_MAX_ENUM = 0x7fffffff
 } nibble_scale_layout;
 typedef enum nibble_activation {
   NIBBLE_ACTIVATION_DEFAULT = 0, /* the device's: int8 on a CPU, 16bit on CUDA */
   NIBBLE_ACTIVATION_16BIT,       /* as given: products of the given values, fp32 sums */
   NIBBLE_ACTIVATION_FP4,         /* quantized to the weight's format first */
   NIBBLE_ACTIVATION_INT8,        /* to 8 bits per block of 16, exact integer dot products */
-  NIBBLE_ACTIVATION_BF16         /* rounded to bf16, fp32 sums */
+  NIBBLE_ACTIVATION_BF16,        /* rounded to bf16, fp32 sums */
+  NIBBLE_ACTIVATION_MAX_ENUM = 0x7fffffff
 } nibble_activation;
 
 typedef struct nibble_device nibble_device;
