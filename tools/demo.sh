@@ -9,7 +9,7 @@ mkdir -p build
 if [[ ! -f build/build.ninja ]]; then
   step "Configure"
   # The demo needs no googletest; `make test` turns the tests on in the same folder later.
-  configure cpu build/cpu -DNIBBLE_TESTS=OFF
+  configure cpu -DNIBBLE_TESTS=OFF
 fi
 step "Build"
 ninja -C build nibble

@@ -16,12 +16,13 @@ step() {
   printf '\n== %s\n' "$*"
 }
 
-# The options of a preset are set once; ninja itself reruns cmake when a CMakeLists.txt changes.
+# Configures a preset in its own folder (CMakePresets.json); ninja itself reruns cmake when a
+# CMakeLists.txt changes.
 configure() {
-  local preset=$1 folder=$2
-  shift 2
-  cmake --preset "$preset" "$@" --log-level=WARNING >"$folder.configure.log" 2>&1 || {
-    cat "$folder.configure.log" >&2
+  local preset=$1 log=build/$1.configure.log
+  shift
+  cmake --preset "$preset" "$@" --log-level=WARNING >"$log" 2>&1 || {
+    cat "$log" >&2
     return 1
   }
 }

@@ -14,12 +14,12 @@ tools/format.sh --check
 "$PYTHON" -B -m unittest discover -s tests/tools -p '*_test.py'
 
 step "Release build"
-configure cpu build/cpu -DNIBBLE_TESTS=ON
+configure cpu -DNIBBLE_TESTS=ON
 ninja -C build -j "$jobs"
 tools/demo_models.sh
 
 step "ASan and UBSan build"
-configure asan build/asan
+configure asan
 ninja -C build/asan -j "$jobs"
 
 step "Tests under ASan and UBSan, fuzz targets for a bounded time"
@@ -27,8 +27,8 @@ ctest --preset asan -j "$jobs"
 
 if command -v nvcc >/dev/null; then
   step "CUDA build (compiled only: ctest -L gpu is for machines with a device)"
-  mkdir -p build/cuda
-  configure cuda build/cuda
+  # For every architecture again, whatever a developer has set there.
+  configure cuda -U NIBBLE_CUDA_PORTABLE
   ninja -C build/cuda -j "$jobs" cuda_objects
 fi
 

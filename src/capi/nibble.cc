@@ -20,7 +20,7 @@ struct nibble_weight {
 };
 struct nibble_gemm {
   nibble::GemmPlan plan;
-  int64_t n, k, max_m;
+  int64_t max_m;
   mutable std::set<std::string> kernels;  // that nibble_gemm_kernel gave
 };
 
@@ -249,7 +249,7 @@ nibble_status nibble_gemm_create(const nibble_weight* weight, const nibble_devic
                                    .d = nibble::to_dtype(in.d_type, name, "d_type"),
                                    .activation = nibble::to_activation(in.activation, d, name),
                                    .add = in.add != 0};
-    *gemm = new nibble_gemm{nibble::GemmPlan(w, d, o), w.n(), w.k(), o.max_m, {}};
+    *gemm = new nibble_gemm{nibble::GemmPlan(w, d, o), o.max_m, {}};
   });
 }
 
@@ -257,7 +257,8 @@ nibble_status nibble_gemm_run(const nibble_gemm* gemm, const void* a, int64_t a_
                               int64_t d_stride, int64_t m) {
   return guarded([&, name = __func__] {
     const nibble_gemm& g = given(gemm, name, "gemm");
-    g.plan.run(a, a_stride == 0 ? g.k : a_stride, d, d_stride == 0 ? g.n : d_stride, m);
+    const nibble::LinearWeight& w = g.plan.weight();
+    g.plan.run(a, a_stride == 0 ? w.k() : a_stride, d, d_stride == 0 ? w.n() : d_stride, m);
   });
 }
 

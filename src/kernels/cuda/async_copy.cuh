@@ -136,11 +136,6 @@ __device__ __forceinline__ void tensor_copy_multicast(uint32_t to, const CUtenso
       : "memory");
 }
 
-__device__ __forceinline__ uint32_t cluster_rank() {
-  uint32_t rank;
-  asm volatile("mov.u32 %0, %%cluster_ctarank;" : "=r"(rank));
-  return rank;
-}
 // Where `address` of this block's shared memory is in block `rank` of the cluster.
 __device__ __forceinline__ uint32_t remote_address(uint32_t address, uint32_t rank) {
   uint32_t remote;
