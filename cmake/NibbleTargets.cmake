@@ -14,6 +14,9 @@ function(nibble_library name)
   target_link_libraries(${target} PUBLIC fmt::fmt PRIVATE ${ARG_PRIVATE})
 endfunction()
 
+# Tests choose kernels as on a machine that nobody tuned.
+set(NIBBLE_TEST_ENVIRONMENT "NIBBLE_CACHE_DIR=${PROJECT_BINARY_DIR}/empty-cache")
+
 # A GoogleTest program: in tests/text/, nibble_test(tokenizer_test DEPS text) builds tokenizer_test.cc.
 # Every test program is one CTest entry with the label `cpu` (or LABEL gpu).
 function(nibble_test path)
@@ -34,7 +37,8 @@ function(nibble_test path)
   if(NOT ARG_TIMEOUT)
     set(ARG_TIMEOUT 300)
   endif()
-  set_tests_properties(${target} PROPERTIES LABELS ${ARG_LABEL} TIMEOUT ${ARG_TIMEOUT})
+  set_tests_properties(${target} PROPERTIES LABELS ${ARG_LABEL} TIMEOUT ${ARG_TIMEOUT}
+    ENVIRONMENT "${NIBBLE_TEST_ENVIRONMENT}")
 endfunction()
 
 # A Python program that checks ours against an independent implementation:
@@ -46,7 +50,7 @@ function(nibble_python_test name)
   endif()
   add_test(NAME ${name} COMMAND ${NIBBLE_PYTHON} ${CMAKE_CURRENT_SOURCE_DIR}/${name}.py ${ARG_ARGS})
   set_tests_properties(${name} PROPERTIES LABELS cpu TIMEOUT ${ARG_TIMEOUT}
-    ENVIRONMENT "PYTHONPATH=${PROJECT_SOURCE_DIR}/tests:${PROJECT_SOURCE_DIR}/tools;PYTHONDONTWRITEBYTECODE=1")
+    ENVIRONMENT "${NIBBLE_TEST_ENVIRONMENT};PYTHONPATH=${PROJECT_SOURCE_DIR}/tests:${PROJECT_SOURCE_DIR}/tools;PYTHONDONTWRITEBYTECODE=1")
 endfunction()
 
 # A libFuzzer target (clang only, NIBBLE_FUZZ=ON): nibble_fuzzer(tokenizer_fuzz DEPS text) builds

@@ -18,5 +18,6 @@ void add_inspect(CLI::App& app, Command& run);
 void add_eval(CLI::App& app, Command& run);
 void add_bench(CLI::App& app, Command& run);
 void add_selftest(CLI::App& app, Command& run);
+void add_tune(CLI::App& app, Command& run);
 
 }  // namespace nibble::app

@@ -50,6 +50,7 @@ int main(int argc, char** argv) {
   nibble::app::add_eval(app, run);
   nibble::app::add_bench(app, run);
   nibble::app::add_selftest(app, run);
+  nibble::app::add_tune(app, run);
   try {
     app.parse(argc, argv);
   } catch (const CLI::ParseError& e) {

@@ -12,6 +12,7 @@ namespace nibble {
 
 class HostArena;
 class ThreadPool;
+class TuningTable;
 
 // Instruction sets found at run time (x86-64; all false elsewhere).
 struct CpuFeatures {
@@ -34,6 +35,7 @@ struct DeviceInfo {
   int sm = 0;                   // kCuda: 90 for H100/H200, 120 for RTX 50, ...
   int num_sms = 0;              // kCuda
   double bandwidth_gbps = 0.0;  // kCuda: DRAM read, from the card's clocks and bus width
+  std::string driver;           // kCuda: the kernel module's version
 };
 
 // Where an op is put in order: a CPU's threads or a CUDA stream (a cudaStream_t).
@@ -64,6 +66,10 @@ class Device {
     return {info_->kind, pool_.get(), cuda_stream_, info_->index, false, arena_.get()};
   }
   ThreadPool& pool() const { return *pool_; }
+
+  // What `nibble tune` wrote about this device under NIBBLE_CACHE_DIR (see docs/dispatch.md), read
+  // when the device was opened: that may throw kIo and kInvalidArgument. Null where there is none.
+  const TuningTable* tuning() const;
 
   // The implementation that was forced for this op, or empty.
   std::string_view forced_impl(std::string_view op) const;

@@ -1,5 +1,7 @@
 #include "base/cuda.h"
 
+#include <fstream>
+
 #include "base/check.h"
 #include "base/cuda_check.h"
 
@@ -13,6 +15,20 @@ int attribute(cudaDeviceAttr which, int device) {
   int value = 0;
   NIBBLE_CUDA_CHECK(cudaDeviceGetAttribute(&value, which, device));
   return value;
+}
+
+// The kernel module's version; the runtime knows only the CUDA version that it supports.
+std::string driver_version() {
+  std::ifstream file("/proc/driver/nvidia/version");
+  for (std::string word; file >> word;) {
+    if (word.find('.') != std::string::npos &&
+        word.find_first_not_of("0123456789.") == std::string::npos) {
+      return word;
+    }
+  }
+  int version = 0;
+  NIBBLE_CUDA_CHECK(cudaDriverGetVersion(&version));
+  return fmt::format("CUDA {}.{}", version / 1000, version % 1000 / 10);
 }
 
 }  // namespace
@@ -38,7 +54,7 @@ Properties properties(int device) {
   const double clock_hz = 1e3 * attribute(cudaDevAttrMemoryClockRate, device);
   const double bus_bytes = attribute(cudaDevAttrGlobalMemoryBusWidth, device) / 8.0;
   return {prop.name, prop.major * 10 + prop.minor, prop.multiProcessorCount,
-          2 * clock_hz * bus_bytes / 1e9};
+          2 * clock_hz * bus_bytes / 1e9, driver_version()};
 }
 
 int set_device(int device) {
@@ -99,6 +115,28 @@ void fill(void* dst, uint8_t value, size_t bytes, void* stream) {
 
 void record(void* event, void* stream) {
   NIBBLE_CUDA_CHECK(cudaEventRecord(event_of(event), stream_of(stream)));
+}
+
+void begin_capture(void* stream) {
+  NIBBLE_CUDA_CHECK(cudaStreamBeginCapture(stream_of(stream), cudaStreamCaptureModeThreadLocal));
+}
+
+void* end_capture(void* stream) {
+  cudaGraph_t graph = nullptr;
+  NIBBLE_CUDA_CHECK(cudaStreamEndCapture(stream_of(stream), &graph));
+  cudaGraphExec_t exec = nullptr;
+  const cudaError_t status = cudaGraphInstantiate(&exec, graph, 0);
+  cudaGraphDestroy(graph);
+  check(status, "cudaGraphInstantiate");
+  return exec;
+}
+
+void delete_graph(int, void* graph) noexcept {
+  cudaGraphExecDestroy(static_cast<cudaGraphExec_t>(graph));
+}
+
+void launch_graph(void* graph, void* stream) {
+  NIBBLE_CUDA_CHECK(cudaGraphLaunch(static_cast<cudaGraphExec_t>(graph), stream_of(stream)));
 }
 
 void synchronize(void* stream) { NIBBLE_CUDA_CHECK(cudaStreamSynchronize(stream_of(stream))); }

@@ -15,6 +15,7 @@ struct Properties {
   int sm = 0;  // 90 for compute capability 9.0
   int num_sms = 0;
   double bandwidth_gbps = 0.0;  // memory clock * bus width * 2
+  std::string driver;           // "580.159.04", or "CUDA 13.0" where the module does not say
 };
 // Throws kDevice ("no CUDA device ...") where the machine has no such device or no driver.
 Properties properties(int device);
@@ -45,6 +46,13 @@ void delete_event(int device, void* event) noexcept;
 void copy(void* dst, const void* src, size_t bytes, void* stream);
 void fill(void* dst, uint8_t value, size_t bytes, void* stream);
 void record(void* event, void* stream);
+
+// Between the two, calls on the stream are recorded and not run. end_capture gives a graph that
+// launch_graph runs any number of times.
+void begin_capture(void* stream);
+void* end_capture(void* stream);
+void delete_graph(int device, void* graph) noexcept;
+void launch_graph(void* graph, void* stream);
 
 void synchronize(void* stream);                           // throws what a kernel in it did wrong
 double milliseconds(void* begin_event, void* end_event);  // waits for the second
@@ -83,6 +91,8 @@ struct OwnedStream : Handle<delete_stream> {
 struct OwnedEvent : Handle<delete_event> {
   explicit OwnedEvent(int device) : Handle(device, new_event(device)) {}
 };
+
+using OwnedGraph = Handle<delete_graph>;
 
 // Device memory, aligned to 256 bytes.
 struct Buffer : Handle<delete_memory> {

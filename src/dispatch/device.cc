@@ -14,6 +14,7 @@
 #include "base/thread_pool.h"
 #include "dispatch/cpu_features.h"
 #include "dispatch/tables.h"
+#include "dispatch/tuning.h"
 
 namespace nibble {
 namespace {
@@ -67,6 +68,7 @@ Memory allocate(const DeviceInfo& device, size_t bytes) {
 
 struct Device::State {
   ForcedImpls forced;
+  std::optional<TuningTable> tuning;  // that has choices
   std::optional<cuda::OwnedStream> stream;
   std::vector<Memory> workspaces;  // the last is the current one
   size_t workspace_bytes = 0;      // of the last
@@ -81,6 +83,10 @@ Device::Device(DeviceInfo info, int threads, std::string_view force_impl)
   info.threads = pool_->size();
   if (info.kind == DeviceKind::kCuda) {
     cuda_stream_ = state_->stream.emplace(info.index).get();
+  }
+  if (const auto path = tuning_path(info)) {
+    TuningTable table = TuningTable::read(*path, tuning_key(info));
+    if (!table.empty()) state_->tuning = std::move(table);
   }
   info_ = std::make_shared<const DeviceInfo>(std::move(info));
 }
@@ -101,7 +107,12 @@ Device Device::cuda(int index, std::string_view force_impl) {
   info.sm = properties.sm;
   info.num_sms = properties.num_sms;
   info.bandwidth_gbps = properties.bandwidth_gbps;
+  info.driver = std::move(properties.driver);
   return Device(std::move(info), 0, force_impl);
+}
+
+const TuningTable* Device::tuning() const {
+  return state_->tuning ? &*state_->tuning : nullptr;
 }
 
 std::string_view Device::forced_impl(std::string_view op) const {

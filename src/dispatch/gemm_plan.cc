@@ -1,3 +1,5 @@
+#include "dispatch/gemm_plan.h"
+
 #include <algorithm>
 
 #include "base/check.h"
@@ -81,9 +83,6 @@ int64_t LinearWeight::k() const { return prepared_->k; }
 WeightFormat LinearWeight::format() const { return prepared_->format; }
 size_t LinearWeight::bytes() const { return prepared_->bytes; }
 
-namespace {
-
-// The first layout that takes the tensor and that a usable implementation reads.
 const WeightLayoutImpl& choose_layout(const WeightTensor& tensor, const Device& device,
                                       ActivationMode activation) {
   const std::string_view forced = device.forced_impl(kOpName<GemmImpl>);
@@ -114,8 +113,6 @@ const WeightLayoutImpl& choose_layout(const WeightTensor& tensor, const Device& 
        tensor.n, tensor.k, to_string(tensor.format), device.info().name, reasons);
 }
 
-}  // namespace
-
 LinearWeight prepare(const WeightTensor& tensor, const Device& device, ActivationMode activation) {
   check_tensor(tensor);
   const WeightLayoutImpl& layout = choose_layout(tensor, device, activation);
@@ -139,6 +136,15 @@ KernelChoice choose_gemm(WeightFormat format, int64_t n, int64_t k, int64_t m, c
   return describe<GemmImpl>(desc, select<GemmImpl>(desc, device), device);
 }
 
+std::vector<GemmDesc> planned_descs(const PreparedWeight& weight, const GemmOptions& options,
+                                    const DeviceInfo& device) {
+  std::vector<GemmDesc> descs;
+  for (int64_t b = 0; b <= bucket_of(options.max_m); ++b) {
+    descs.push_back(describe(weight, options, std::min(largest_m(b), options.max_m), device));
+  }
+  return descs;
+}
+
 struct GemmPlan::State {
   LinearWeight weight;
   Device device;
@@ -151,10 +157,7 @@ GemmPlan::GemmPlan(LinearWeight weight, const Device& device, const GemmOptions&
   NIBBLE_CHECK(options.max_m >= 1, ErrorCode::kInvalidArgument,
                "GemmPlan: max_m must be at least 1, found {}", options.max_m);
   auto state = std::make_shared<State>(State{std::move(weight), device, options, {}});
-  const int64_t buckets = bucket_of(options.max_m) + 1;
-  for (int64_t b = 0; b < buckets; ++b) {
-    const GemmDesc desc = describe(state->weight.prepared(), options,
-                                   std::min(largest_m(b), options.max_m), device.info());
+  for (const GemmDesc& desc : planned_descs(state->weight.prepared(), options, device.info())) {
     const Selection<GemmImpl> s = select<GemmImpl>(desc, device);
     trace<GemmImpl>(desc, s, device);
     if (s.impl->workspace_bytes) {

@@ -309,9 +309,21 @@ class Other(Case):
                                 "--json")[0])
         self.assertEqual([r["op"] for r in result["rows"]], ["load", "prompt", "decode"])
 
+    def test_tune_writes_a_table_and_resumes(self) -> None:
+        with tempfile.TemporaryDirectory() as folder:
+            table = Path(folder) / "table.json"
+            args = ("tune", "--shape", "64x32", "--max-m", 1, "--output", table, "--json")
+            self.assertEqual(json.loads(run(*args)[0])["timed"], 1)
+            self.assertEqual(len(json.loads(table.read_text())["choices"]), 1)
+            self.assertEqual(json.loads(run(*args)[0])["resumed"], 1)
+            _, error = run("tune", "--shape", "64", "--output", table, code=1)
+            self.assertIn("expected NxK", error)
+            run("tune", code=2)
+
     def test_help_and_version(self) -> None:
         out, _ = run("--help")
-        for command in ("run", "quantize", "inspect", "eval", "bench", "selftest"):
+        for command in ("run", "quantize", "inspect", "eval", "bench", "selftest",
+                        "tune"):
             self.assertIn(command, out)
         self.assertRegex(run("--version")[0], r"\d+\.\d+\.\d+")
         run(code=2)

@@ -1,0 +1,42 @@
+// A GEMM's operands in a device's memory, for timing.
+#pragma once
+
+#include <vector>
+
+#include "base/cuda.h"
+#include "cases/timer.h"
+#include "ops/gemm.h"
+
+namespace nibble::cases {
+
+// Random weights of one shape in one layout: as many copies as it takes for a launch to find none
+// of its own in a cache, and the activations and outputs of up to max_m rows.
+class TimedGemm {
+ public:
+  struct Options {
+    WeightFormat weight = WeightFormat::kNvfp4;
+    int64_t n = 0, k = 0;
+    int64_t max_m = 1;
+  };
+  // `type` is of activations and outputs: kF32 or kBF16.
+  TimedGemm(const Options& options, DType type, const WeightLayoutImpl& layout,
+            const Device& device);
+
+  double weight_bytes() const { return static_cast<double>(weights_[0].bytes); }
+
+  // desc is of this shape, layout and type. Refers to this object.
+  Launch launch(const GemmImpl& impl, const KernelConfig& config, const GemmDesc& desc) const;
+
+ private:
+  void* place(const std::vector<uint8_t>& host);
+
+  const Device& device_;
+  DType type_;
+  std::vector<std::vector<uint8_t>> host_memory_;
+  std::vector<cuda::Buffer> device_memory_;
+  std::vector<PreparedWeight> weights_;
+  void* a_ = nullptr;
+  void* d_ = nullptr;
+};
+
+}  // namespace nibble::cases
