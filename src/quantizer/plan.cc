@@ -184,7 +184,8 @@ QuantizePlan plan_quantization(const Checkpoint& source, const QuantizeOptions& 
       lm_head->dtype = t.dtype;
       plan.groups.push_back({{*lm_head}});
       add_outputs(*lm_head);
-      if (!lm_head->copied) continue;
+      if (lm_head->copied) plan.outputs.push_back({t.name, t.dtype, t.shape});
+      continue;
     }
     const auto it = targets.find(t.name);
     if (it == targets.end()) {

@@ -19,14 +19,14 @@ struct QuantizePlan {
     DType dtype;          // stored
     int64_t n;
     int64_t k;
-    bool copied;  // too: a tied embedding stays
+    bool copied;  // byte for byte as well: a tied embedding stays
   };
   // Weights that share one global scale.
   struct Group {
     std::vector<Weight> weights;
   };
   std::vector<Group> groups;
-  std::vector<std::string> copied;       // tensors
+  std::vector<std::string> copied;       // other tensors
   std::vector<std::string> unquantized;  // modules of linear layers among them
   std::optional<WeightFormat> lm_head;   // nothing: as it is
   std::vector<OutputTensor> outputs;     // in the source's order

@@ -1,5 +1,5 @@
-// The inner loops over a weight's elements that no op does: errors of what was quantized, and 8-bit
-// rows. One set per instruction set, as in src/kernels/cpu.
+// The inner loops over a weight's elements that no op does: its amax, 8-bit rows, and how much was
+// lost. One set per instruction set, as in src/kernels/cpu.
 #pragma once
 
 #include <cstdint>
@@ -20,22 +20,29 @@ struct SquaredErrors {
   }
 };
 
+// Blocks, one behind the other, of kNvfp4 or kMxfp4: what they were and what they became.
+struct EncodedBlocks {
+  WeightFormat format;
+  DType dtype;  // of stored: F32, F16 or BF16
+  const void* stored;
+  const uint8_t* codes;
+  const uint8_t* scales;  // one a block
+  float global_decode_scale;
+  int64_t blocks;
+};
+
 struct RowLoops {
-  // out[0..count) = src[0..count), which is F32, F16 or BF16, aligned.
-  void (*widen)(DType type, const void* src, int64_t count, float* out);
-  // Of stored values, aligned, against what became of them. In double: squares of fp32 values
-  // overflow or vanish in fp32.
-  SquaredErrors (*errors)(DType type, const void* stored, const float* decoded, int64_t count);
-  // Largest magnitude; NaN does not count.
-  float (*amax)(const float* values, int64_t count);
-  // codes[i] = float_to_e4m3_satfinite(values[i] / scale), then values[i] = what the code stands
-  // for, times scale. NaN stays NaN.
-  void (*encode_e4m3)(float scale, float* values, int64_t count, uint8_t* codes);
+  // Largest magnitude of stored values, at any alignment; Inf or NaN if there is one.
+  float (*amax)(DType type, const void* stored, int64_t count);
+  SquaredErrors (*errors)(const EncodedBlocks& blocks);
+  // codes[i] = float_to_e4m3_satfinite(stored[i] / scale); scale is positive and normal.
+  SquaredErrors (*encode_e4m3)(DType type, const void* stored, float scale, int64_t count,
+                               uint8_t* codes);
 };
 
 extern const RowLoops kPortableRowLoops;
-// The fastest ones that run on a CPU with these features; bit for bit as the portable ones, save
-// for the order of the sums.
+// The fastest ones that run on a CPU with these features. Codes and amax are those of the portable
+// ones; errors agree to fp32's precision.
 const RowLoops& row_loops(const CpuFeatures& cpu);
 
 }  // namespace nibble

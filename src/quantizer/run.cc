@@ -16,9 +16,10 @@
 namespace nibble {
 namespace {
 
-// A piece of a weight is read, quantized and written by one thread while it is in that thread's
-// cache; small enough that threads end together.
-constexpr int64_t kPieceElements = 1 << 17;
+// A piece of a weight is read, quantized and written by one thread. Small enough that threads end
+// together, large enough that the page cache takes what is written in large pages: twice as fast
+// as in calls of 64 KB.
+constexpr int64_t kPieceElements = 1 << 19;
 constexpr int64_t kCopiedPieceBytes = 1 << 20;
 // Groups up to this size stay mapped between their amax and their codes. Larger ones are read again
 // from the page cache: mapped together, they could be more than memory may hold.
@@ -100,7 +101,8 @@ class Run {
   }
 
   QuantizeReport run() {
-    pool_.run([&](int worker) {
+    // Not a range to divide: whoever comes takes pieces from the lines until none is left.
+    pool_.share(pool_.size(), 1, [&](int worker, ThreadPool::Parts&) {
       try {
         work(worker);
       } catch (...) {
@@ -159,8 +161,11 @@ class Run {
 
   void add_quantize(size_t g) {
     for (size_t i = groups_[g].first; i < groups_[g].end; ++i) {
-      weights_[i].left = weights_[i].pieces;
-      weights_line_.add(Work::kQuantize, i, weights_[i].left);
+      Weight& w = weights_[i];
+      w.left = w.pieces;
+      // What waits for no amax may run at any time.
+      Line& line = w.plan.copied && groups_[g].amax_left == 0 ? copies_ : weights_line_;
+      line.add(Work::kQuantize, i, w.left);
     }
   }
 
@@ -207,7 +212,7 @@ class Run {
   }
 
   void find_amax(Weight& w, int64_t number) {
-    const float amax = WeightQuantizer::amax(rows_of(w, number));
+    const float amax = quantizer_.amax(rows_of(w, number));
     check_finite(w, amax);
     Group& group = groups_[w.group];
     bool release = false;
@@ -244,6 +249,7 @@ class Run {
     part.row_scales = made.row_scales;
     if (w.plan.format == WeightFormat::kNvfp4) part.segments = {{0, group.scale}};
     write_linear(writer_, part.name, part, options_.convention, number * w.rows);
+    if (w.plan.copied) writer_.write(w.plan.tensor, rows.bytes, rows.bytes.data() - w.bytes.data());
 
     {
       const std::lock_guard lock(mutex_);
@@ -252,7 +258,7 @@ class Run {
       if (--w.left > 0) return;
       for (const SquaredErrors& e : w.errors) w.sum += e;
       w.errors = {};
-      if (!w.plan.copied) done_bytes_ += static_cast<int64_t>(w.bytes.size());
+      done_bytes_ += static_cast<int64_t>(w.bytes.size());
       done_.push_back(&w.plan.tensor);
     }
     source_.release(w.plan.tensor);

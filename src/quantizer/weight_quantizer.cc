@@ -1,49 +1,19 @@
 #include "quantizer/weight_quantizer.h"
 
 #include <algorithm>
-#include <cstring>
 #include <limits>
 
 #include "base/thread_pool.h"
 #include "dispatch/ops.h"
 #include "formats/block_search.h"
 #include "formats/e4m3.h"
-#include "formats/float16.h"
 #include "formats/nvfp4.h"
 
 namespace nibble {
 namespace {
 
-// Small enough for source, codes and decoded values to stay in a second-level cache until their
-// errors are summed.
+// Small enough for source and codes to stay in a second-level cache until their errors are summed.
 constexpr int64_t kBatchElements = 1 << 14;
-
-template <class T>
-T load(const uint8_t* bytes, int64_t i) {
-  T value;
-  std::memcpy(&value, bytes + i * static_cast<int64_t>(sizeof(T)), sizeof(T));
-  return value;
-}
-
-// Signless bit patterns are ordered as the magnitudes they stand for, with Inf and NaN above all.
-// As signed integers, because every processor can compare those.
-template <class T>
-T max_magnitude_bits(const uint8_t* bytes, int64_t count) {
-  T largest = 0;
-  for (int64_t i = 0; i < count; ++i) {
-    const T bits = load<T>(bytes, i) & std::numeric_limits<T>::max();
-    largest = std::max(largest, bits);
-  }
-  return largest;
-}
-
-float max_magnitude(DType type, const uint8_t* bytes, int64_t count) {
-  if (type == DType::kF32) {
-    return float_from_bits(static_cast<uint32_t>(max_magnitude_bits<int32_t>(bytes, count)));
-  }
-  const auto bits = static_cast<uint16_t>(max_magnitude_bits<int16_t>(bytes, count));
-  return type == DType::kBF16 ? bf16_to_float(bits) : fp16_to_float(bits);
-}
 
 // The smallest normal number at least, so that dividing by a scale loses nothing.
 float e4m3_scale(float amax) {
@@ -55,11 +25,11 @@ float e4m3_scale(float amax) {
 WeightQuantizer::WeightQuantizer(const QuantizeOptions& options, const Device& device)
     : options_(options), loops_(row_loops(device.info().cpu)) {
   for (int i = 0; i < device.pool().size(); ++i)
-    workers_.push_back({Device::cpu(1), {}, {}, {}, {}, {}});
+    workers_.push_back({Device::cpu(1), {}, {}, {}, {}});
 }
 
-float WeightQuantizer::amax(const SourceWeight& rows) {
-  return max_magnitude(rows.dtype, rows.bytes.data(), rows.n * rows.k);
+float WeightQuantizer::amax(const SourceWeight& rows) const {
+  return loops_.amax(rows.dtype, rows.bytes.data(), rows.n * rows.k);
 }
 
 float WeightQuantizer::global_decode_scale(WeightFormat format, float amax) const {
@@ -89,50 +59,45 @@ WeightQuantizer::Rows WeightQuantizer::quantize(int worker, const SourceWeight& 
     const int64_t n = std::min(step, rows.n - row);
     const uint8_t* const src = bytes + row * row_size;
     uint8_t* const codes = w.codes.data() + row * code_bytes;
-    w.decoded.resize(static_cast<size_t>(std::min(step, rows.n) * rows.k));
     if (is_fp4(format)) {
-      quantize_fp4(w, {src, rows.dtype, n, rows.k}, format, global_decode_scale, codes,
-                   w.scales.data() + row * scale_count);
-    } else {
-      quantize_e4m3(w, {src, rows.dtype, n, rows.k}, codes, w.row_scales.data() + row);
+      errors += quantize_fp4(w, {src, rows.dtype, n * rows.k}, format, global_decode_scale, codes,
+                             w.scales.data() + row * scale_count);
+      continue;
     }
-    errors += loops_.errors(rows.dtype, src, w.decoded.data(), n * rows.k);
+    for (int64_t i = 0; i < n; ++i) {
+      const uint8_t* const values = src + i * row_size;
+      const float scale = e4m3_scale(loops_.amax(rows.dtype, values, rows.k));
+      errors += loops_.encode_e4m3(rows.dtype, values, scale, rows.k, codes + i * rows.k);
+      w.row_scales[static_cast<size_t>(row + i)] = scale;
+    }
   }
   return {w.codes.data(), w.scales.data(), w.row_scales.data(), errors};
 }
 
-void WeightQuantizer::quantize_e4m3(Worker& worker, const Batch& batch, uint8_t* codes,
-                                    float* row_scales) const {
-  loops_.widen(batch.dtype, batch.values, batch.n * batch.k, worker.decoded.data());
-  for (int64_t row = 0; row < batch.n; ++row) {
-    float* const values = worker.decoded.data() + row * batch.k;
-    row_scales[row] = e4m3_scale(loops_.amax(values, batch.k));
-    loops_.encode_e4m3(row_scales[row], values, batch.k, codes + row * batch.k);
-  }
-}
-
-void WeightQuantizer::quantize_fp4(Worker& worker, const Batch& batch, WeightFormat format,
-                                   float global_decode_scale, uint8_t* codes,
-                                   uint8_t* scales) const {
+// Rows are whole blocks and lie one behind the other: to the op they are one row, whose vectors go
+// on where a row ends.
+SquaredErrors WeightQuantizer::quantize_fp4(Worker& worker, const Batch& batch, WeightFormat format,
+                                            float global_decode_scale, uint8_t* codes,
+                                            uint8_t* scales) const {
   nibble::quantize(
       {.desc = {.format = format,
                 .method = options_.method,
                 .scale_rule = options_.scale_rule,
                 .src_type = batch.dtype,
-                .m = batch.n,
-                .k = batch.k},
-       .src = {const_cast<uint8_t*>(batch.values), batch.dtype, batch.n, batch.k, batch.k},
+                .m = 1,
+                .k = batch.count},
+       .src = {const_cast<uint8_t*>(batch.values), batch.dtype, 1, batch.count, batch.count},
        .global_decode_scale = global_decode_scale,
        .codes = codes,
        .scales = scales},
       worker.device);
-  nibble::dequantize(
-      {.desc = {.format = format, .dst_type = DType::kF32, .m = batch.n, .k = batch.k},
-       .codes = codes,
-       .scales = scales,
-       .global_decode_scale = global_decode_scale,
-       .dst = {worker.decoded.data(), DType::kF32, batch.n, batch.k, batch.k}},
-      worker.device);
+  return loops_.errors({.format = format,
+                        .dtype = batch.dtype,
+                        .stored = batch.values,
+                        .codes = codes,
+                        .scales = scales,
+                        .global_decode_scale = global_decode_scale,
+                        .blocks = batch.count / block_size(format)});
 }
 
 }  // namespace nibble

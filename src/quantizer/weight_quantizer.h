@@ -26,7 +26,7 @@ class WeightQuantizer {
   WeightQuantizer(const QuantizeOptions& options, const Device& device);
 
   // Largest magnitude. Inf or NaN if there is one among the values.
-  static float amax(const SourceWeight& rows);
+  float amax(const SourceWeight& rows) const;
 
   // For weights whose common amax this is: the reciprocal of an encode scale, so that both
   // conventions keep it exactly. 1 where `format` is not NVFP4.
@@ -49,17 +49,14 @@ class WeightQuantizer {
     Device device;  // of one thread: workers run ops side by side
     std::vector<uint8_t> aligned, codes, scales;
     std::vector<float> row_scales;
-    std::vector<float> decoded;  // of one batch
   };
   struct Batch {
     const uint8_t* values;  // aligned
     DType dtype;
-    int64_t n;
-    int64_t k;
+    int64_t count;
   };
-  void quantize_e4m3(Worker& worker, const Batch& batch, uint8_t* codes, float* row_scales) const;
-  void quantize_fp4(Worker& worker, const Batch& batch, WeightFormat format,
-                    float global_decode_scale, uint8_t* codes, uint8_t* scales) const;
+  SquaredErrors quantize_fp4(Worker& worker, const Batch& batch, WeightFormat format,
+                             float global_decode_scale, uint8_t* codes, uint8_t* scales) const;
 
   QuantizeOptions options_;
   const RowLoops& loops_;

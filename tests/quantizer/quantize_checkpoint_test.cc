@@ -1,5 +1,6 @@
 #include <cmath>
 #include <stdexcept>
+#include <thread>
 
 #include "checkpoint/checkpoint.h"
 #include "formats/block_search.h"
@@ -114,13 +115,13 @@ TEST_F(QuantizeCheckpoint, EveryCombinationReadsBackAsTheReferenceQuantizes) {
             e += (w - decoded[i]) * (w - decoded[i]);
             w2 += w * w;
           }
-          EXPECT_NEAR(t.relative_error, std::sqrt(e / w2), 1e-12);
-          EXPECT_NEAR(t.snr_db, 10 * std::log10(w2 / e), 1e-9);
+          EXPECT_NEAR(t.relative_error, std::sqrt(e / w2), 1e-7);
+          EXPECT_NEAR(t.snr_db, 10 * std::log10(w2 / e), 1e-5);
           EXPECT_LT(t.relative_error, 0.15);
           error += e;
           norm += w2;
         }
-        EXPECT_NEAR(report.relative_error, std::sqrt(error / norm), 1e-12);
+        EXPECT_NEAR(report.relative_error, std::sqrt(error / norm), 1e-7);
         for (const char* name : {"model.embed_tokens.weight", "model.norm.weight"}) {
           const auto a = source.bytes(name), b = made.bytes(name);
           EXPECT_TRUE(std::equal(a.begin(), a.end(), b.begin(), b.end())) << name;
@@ -281,10 +282,12 @@ TEST_F(QuantizeCheckpoint, GuardsTheDestination) {
 
 TEST_F(QuantizeCheckpoint, ReportsProgressAndStopsWhenItThrows) {
   test::TinyModel().write(src_);
+  const auto caller = std::this_thread::get_id();
   int64_t last = 0, total = 0;
   int calls = 0;
   const QuantizeReport report =
       quantize_checkpoint(src_, dst_, {}, device_, [&](const QuantizeProgress& p) {
+        EXPECT_EQ(std::this_thread::get_id(), caller);
         EXPECT_GE(p.done_bytes, last);
         EXPECT_FALSE(p.tensor.empty());
         last = p.done_bytes;
