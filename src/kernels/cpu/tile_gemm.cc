@@ -25,7 +25,7 @@ struct Shape {
         groups((d.m + loops.max_tokens - 1) / loops.max_tokens),
         row_bytes(k_padded / 16 * loops.a_bytes),
         packed_bytes(round_up(d.m * row_bytes, kCacheLine)),
-        panel_bytes(k_padded / 16 * loops.panel_bytes),
+        panel_bytes(loops.panel_head_bytes + k_padded / 16 * loops.panel_bytes),
         worker_bytes(panel_bytes * loops.max_tiles + (d.m <= kPackAloneRows ? packed_bytes : 0)) {}
 
   int64_t k_padded;

@@ -31,9 +31,10 @@ struct TileBlock {
 struct TileLoops {
   int max_tokens;
   int max_tiles;
-  int k_multiple;   // packed rows and panels are padded with zeros to a multiple of this
-  int a_bytes;      // of one packed row per 16 of k
-  int panel_bytes;  // of one widened tile per 16 of k; 0: multiply() reads tiles
+  int k_multiple;            // packed rows and panels are padded with zeros to a multiple of this
+  int a_bytes;               // of one packed row per 16 of k
+  int panel_bytes;           // of one widened tile per 16 of k; 0: multiply() reads tiles
+  int panel_head_bytes = 0;  // before them, a multiple of 64
   // Packs row `token` of a group of `tokens`.
   void (*pack)(const float* a, int64_t k, int token, int tokens, uint8_t* group);
   void (*widen)(WeightFormat format, const uint8_t* tile, int64_t k, uint8_t* panel);

@@ -76,9 +76,11 @@ struct RandomWeight {
     if (is_fp4(format)) {
       for (int64_t i = 0; i < n * k / 2; ++i) first[i] = static_cast<uint8_t>(uniform(0, 255));
       scales.resize(static_cast<size_t>(n * (k / block_size(format))));
-      for (uint8_t& s : scales) {
-        s = static_cast<uint8_t>(format == WeightFormat::kNvfp4 ? uniform(0, 0x7E)
-                                                                : uniform(118, 132));
+      for (size_t i = 0; i < scales.size(); ++i) {
+        scales[i] =
+            static_cast<uint8_t>(format == WeightFormat::kNvfp4
+                                     ? nvfp4_scale(static_cast<int64_t>(i) / (k / 16), uniform)
+                                     : uniform(118, 132));
       }
       tensor.scales = scales.data();
     }
@@ -96,6 +98,14 @@ struct RandomWeight {
     tensor.n = n;
     tensor.k = k;
     tensor.codes = first;
+  }
+
+  // Tile by tile of 16 rows: any scale; as many binades of the largest, and zeros, as 15 bits hold;
+  // as many of the smallest.
+  template <class Uniform>
+  static int nvfp4_scale(int64_t row, Uniform& uniform) {
+    if (row / 16 % 3 == 1) return uniform(0, 9) == 0 ? 0 : uniform(0x20, 0x7E);
+    return uniform(0, row / 16 % 3 == 2 ? 0x67 : 0x7E);
   }
 
   // Their magnitudes.

@@ -222,6 +222,40 @@ TEST(CpuGemm, NanStaysInItsRow) {
   }
 }
 
+// The largest codes of one sign meet the largest activations: no sum of products saturates.
+TEST(CpuGemm, LargestSums) {
+  for (const WeightFormat format : {WeightFormat::kNvfp4, WeightFormat::kMxfp4}) {
+    for (const uint8_t codes : {0x77, 0xFF}) {
+      for (const int64_t m : {1, 2, 3, 4, 12}) {
+        const GemmCase c{m, 20, 64, format, ActivationMode::kInt8, 1, false};
+        Operands x(c);
+        std::fill(x.weight.codes.begin(), x.weight.codes.end(), codes);
+        std::fill(x.weight.scales.begin(), x.weight.scales.end(), uint8_t{0x7E});
+        for (size_t i = 0; i < x.a.size(); ++i) x.a[i] = i / x.stride % 2 == 0 ? 1.0f : -1.0f;
+        ThreadPool pool(1);
+        for (const WeightLayoutImpl& layout : cpu::kernels().weight_layout) {
+          if (!layout.can_prepare(x.weight.tensor, this_device(1))) continue;
+          const PreparedWeight b =
+              layout.prepare(x.weight.tensor, {DeviceKind::kCpu, &pool, nullptr});
+          for (const GemmImpl& impl : cpu::kernels().gemm) {
+            if (!impl.can_implement(desc_of(c, layout.layout), this_device(1))) continue;
+            Output out(c.m, c.n);
+            run(impl, c, b, x.a, x.stride, out, 1);
+            const float weight = (codes == 0x77 ? 6.0f : -6.0f) *
+                                 (format == WeightFormat::kNvfp4 ? 448.0f * 0.01f : 0.5f);
+            for (int64_t i = 0; i < c.m; ++i) {
+              for (int64_t j = 0; j < c.n; ++j) {
+                const float sum = weight * static_cast<float>(i % 2 == 0 ? c.k : -c.k);
+                ASSERT_NEAR(out.at(i, j), sum, 1e-6 * std::fabs(sum)) << impl.name;
+              }
+            }
+          }
+        }
+      }
+    }
+  }
+}
+
 // A negative block scale negates its codes.
 TEST(CpuGemm, NegativeScales) {
   const GemmCase c{2, 20, 64, WeightFormat::kNvfp4, ActivationMode::kInt8, 1, false};

@@ -185,8 +185,9 @@ void multiply_tiles(const TileBlock& block) {
   multiply_tile_of<WeightFormat::kMxfp4>(block);
 }
 
-template <WeightFormat kFormat>
-void widen_tile(const uint8_t* tile, int64_t k, uint8_t* panel) {
+// scales_of widens the scales of 8 rows.
+template <WeightFormat kFormat, class Scales>
+void widen_tile(const uint8_t* tile, int64_t k, uint8_t* panel, Scales scales_of) {
   constexpr int kShift = kFormat == WeightFormat::kMxfp4 ? 1 : 0;
   const uint8_t* const scales = tile + kTile / 2 * k;
   PanelBlock* out = reinterpret_cast<PanelBlock*>(panel);
@@ -198,36 +199,29 @@ void widen_tile(const uint8_t* tile, int64_t k, uint8_t* panel) {
       for (int i = 0; i < 4; ++i) {
         _mm256_storeu_si256(reinterpret_cast<__m256i*>(out->codes[i] + 32 * h), w.step[i]);
       }
-      _mm256_storeu_ps(out->scales + 8 * h,
-                       widen_scales<kFormat>(scales + (b >> kShift) * kTile + 8 * h));
+      _mm256_storeu_ps(out->scales + 8 * h, scales_of(scales + (b >> kShift) * kTile + 8 * h));
     }
   }
 }
 
-void widen_panel(WeightFormat format, const uint8_t* tile, int64_t k, uint8_t* panel) {
-  if (format == WeightFormat::kNvfp4) return widen_tile<WeightFormat::kNvfp4>(tile, k, panel);
-  widen_tile<WeightFormat::kMxfp4>(tile, k, panel);
-}
-
-// A block's sums for 16 rows x kTokens, in fp32.
-template <int kTokens>
-void panel_sums(const PanelBlock& w, const ActBlock* a, __m256 out[2][kTokens]);
-
-template <int kTokens>
-void multiply_panel(const TileBlock& block) {
+// 16 rows x kTokens. Loop::sums makes a block's sums in fp32, with the weights' scales in them
+// where Loop::kScales; they count in `unit`s.
+template <class Loop, int kTokens>
+void multiply_panel(const TileBlock& block, float unit) {
   const PanelBlock* w = reinterpret_cast<const PanelBlock*>(block.b);
   const ActBlock* a = reinterpret_cast<const ActBlock*>(block.a);
   const int64_t blocks = block.k / kBlock;
   __m256 acc[2][kTokens] = {};
   for (int64_t b = 0; b < blocks; ++b, ++w, a += kTokens) {
     __m256 sum[2][kTokens];
-    panel_sums<kTokens>(*w, a, sum);
+    Loop::template sums<kTokens>(*w, a, sum);
     NIBBLE_UNROLL
     for (int t = 0; t < kTokens; ++t) {
       const __m256 a_scale = _mm256_broadcast_ss(&a[t].scale);
       NIBBLE_UNROLL
       for (int h = 0; h < 2; ++h) {
-        const __m256 scale = _mm256_mul_ps(a_scale, _mm256_loadu_ps(w->scales + 8 * h));
+        __m256 scale = a_scale;
+        if (!Loop::kScales) scale = _mm256_mul_ps(scale, _mm256_loadu_ps(w->scales + 8 * h));
         acc[h][t] = _mm256_fmadd_ps(sum[h][t], scale, acc[h][t]);
       }
     }
@@ -236,18 +230,21 @@ void multiply_panel(const TileBlock& block) {
   for (int h = 0; h < 2; ++h) {
     if (8 * h >= block.rows) break;
     NIBBLE_UNROLL
-    for (int t = 0; t < kTokens; ++t) store(block, t, 8 * h, acc[h][t]);
+    for (int t = 0; t < kTokens; ++t) {
+      store(block, t, 8 * h, _mm256_mul_ps(acc[h][t], _mm256_set1_ps(unit)));
+    }
   }
 }
 
-void multiply_panels(const TileBlock& block) {
+template <class Loop>
+void multiply_panels(const TileBlock& block, float unit) {
   switch (block.tokens) {
     case 1:
-      return multiply_panel<1>(block);
+      return multiply_panel<Loop, 1>(block, unit);
     case 2:
-      return multiply_panel<2>(block);
+      return multiply_panel<Loop, 2>(block, unit);
     default:
-      return multiply_panel<3>(block);
+      return multiply_panel<Loop, 3>(block, unit);
   }
 }
 

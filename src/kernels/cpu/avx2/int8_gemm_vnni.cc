@@ -30,29 +30,40 @@ __m256 block_sum(const __m256i* step, const ActBlock& a) {
   return _mm256_cvtepi32_ps(sum);
 }
 
-template <int kTokens>
-void panel_sums(const PanelBlock& w, const ActBlock* a, __m256 out[2][kTokens]) {
-  __m256i sum[2][kTokens];
-  NIBBLE_UNROLL
-  for (int t = 0; t < kTokens; ++t) sum[0][t] = sum[1][t] = broadcast(&a[t].start);
-  NIBBLE_UNROLL
-  for (int i = 0; i < 4; ++i) {
-    const __m256i w0 = load(w.codes[i]);
-    const __m256i w1 = load(w.codes[i] + 32);
+struct Loop {
+  static constexpr bool kScales = false;
+
+  template <int kTokens>
+  static void sums(const PanelBlock& w, const ActBlock* a, __m256 (&out)[2][kTokens]) {
+    __m256i sum[2][kTokens];
     NIBBLE_UNROLL
-    for (int t = 0; t < kTokens; ++t) {
-      const __m256i x = broadcast(a[t].codes + 4 * i);
-      sum[0][t] = _mm256_dpbusd_avx_epi32(sum[0][t], w0, x);
-      sum[1][t] = _mm256_dpbusd_avx_epi32(sum[1][t], w1, x);
+    for (int t = 0; t < kTokens; ++t) sum[0][t] = sum[1][t] = broadcast(&a[t].start);
+    NIBBLE_UNROLL
+    for (int i = 0; i < 4; ++i) {
+      const __m256i w0 = load(w.codes[i]);
+      const __m256i w1 = load(w.codes[i] + 32);
+      NIBBLE_UNROLL
+      for (int t = 0; t < kTokens; ++t) {
+        const __m256i x = broadcast(a[t].codes + 4 * i);
+        sum[0][t] = _mm256_dpbusd_avx_epi32(sum[0][t], w0, x);
+        sum[1][t] = _mm256_dpbusd_avx_epi32(sum[1][t], w1, x);
+      }
+    }
+    NIBBLE_UNROLL
+    for (int h = 0; h < 2; ++h) {
+      NIBBLE_UNROLL
+      for (int t = 0; t < kTokens; ++t) out[h][t] = _mm256_cvtepi32_ps(sum[h][t]);
     }
   }
-  NIBBLE_UNROLL
-  for (int h = 0; h < 2; ++h) {
-    NIBBLE_UNROLL
-    for (int t = 0; t < kTokens; ++t) {
-      out[h][t] = _mm256_cvtepi32_ps(sum[h][t]);
-    }
+};
+
+void multiply(const TileBlock& block) { multiply_panels<Loop>(block, 1.0f); }
+
+void widen(WeightFormat format, const uint8_t* tile, int64_t k, uint8_t* panel) {
+  if (format == WeightFormat::kNvfp4) {
+    return widen_tile<WeightFormat::kNvfp4>(tile, k, panel, widen_scales<WeightFormat::kNvfp4>);
   }
+  widen_tile<WeightFormat::kMxfp4>(tile, k, panel, widen_scales<WeightFormat::kMxfp4>);
 }
 
 }  // namespace
@@ -71,7 +82,7 @@ const TileLoops kVnniInt8Panels = {.max_tokens = 3,
                                    .a_bytes = sizeof(ActBlock),
                                    .panel_bytes = sizeof(PanelBlock),
                                    .pack = pack,
-                                   .widen = widen_panel,
-                                   .multiply = multiply_panels};
+                                   .widen = widen,
+                                   .multiply = multiply};
 
 }  // namespace nibble::cpu::avx2
