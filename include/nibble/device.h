@@ -62,9 +62,7 @@ class Device {
   static Device cuda(int index = 0, std::string_view force_impl = {});
 
   const DeviceInfo& info() const { return *info_; }
-  Stream stream() const {
-    return {info_->kind, pool_.get(), cuda_stream_, info_->index, false, arena_.get()};
-  }
+  Stream stream() const;
   ThreadPool& pool() const { return *pool_; }
 
   // What `nibble tune` wrote about this device under NIBBLE_CACHE_DIR (see docs/dispatch.md), read
@@ -73,6 +71,12 @@ class Device {
 
   // The implementation that was forced for this op, or empty.
   std::string_view forced_impl(std::string_view op) const;
+
+  // Puts the ops of this device, of all its copies and of the plans made from it on a stream of the
+  // caller's from now on; null: on the device's own again. cudaStreamLegacy names the default
+  // stream. What was put on the other stream before is not waited for. Throws kInvalidArgument on a
+  // CPU and for a stream of another device.
+  void use_stream(void* cuda_stream) const;
 
   // Waits until what was put on the stream is done, and throws kDevice if it went wrong. A CPU's
   // ops are done when they return.
@@ -90,7 +94,6 @@ class Device {
   std::shared_ptr<ThreadPool> pool_;
   std::shared_ptr<HostArena> arena_;
   std::shared_ptr<State> state_;
-  void* cuda_stream_ = nullptr;  // state_'s
 };
 
 }  // namespace nibble

@@ -63,6 +63,10 @@ nibble_status nibble_device_create_cpu(int threads, nibble_device** device);
 nibble_status nibble_device_create_cuda(int index, nibble_device** device);
 /* The stream that the device's ops are put in order on, a cudaStream_t; null for a CPU. */
 void* nibble_device_stream(const nibble_device* device);
+/* Puts the ops of this device and of all that was made from it on a cudaStream_t of the caller's
+ * from now on; null: on the device's own again (cudaStreamLegacy names the default stream). What was
+ * put on the other stream before is not waited for. */
+nibble_status nibble_device_use_stream(const nibble_device* device, void* stream);
 /* Waits for what was put on the stream. A CPU's calls are done when they return. */
 nibble_status nibble_device_synchronize(const nibble_device* device);
 void nibble_device_free(nibble_device* device);

@@ -148,6 +148,12 @@ double milliseconds(void* begin_event, void* end_event) {
   return elapsed;
 }
 
+int device_of_stream(void* stream) {
+  int device = 0;
+  NIBBLE_CUDA_CHECK(cudaStreamGetDevice(stream_of(stream), &device));
+  return device;
+}
+
 int device_of(const void* p) {
   cudaPointerAttributes attributes;
   NIBBLE_CUDA_CHECK(cudaPointerGetAttributes(&attributes, p));

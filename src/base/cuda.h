@@ -57,6 +57,9 @@ void launch_graph(void* graph, void* stream);
 void synchronize(void* stream);                           // throws what a kernel in it did wrong
 double milliseconds(void* begin_event, void* end_event);  // waits for the second
 
+// The device that a stream is of; of cudaStreamLegacy, the thread's current one.
+int device_of_stream(void* stream);
+
 // The device that `p` was allocated on, -1 for memory of the host.
 int device_of(const void* p);
 

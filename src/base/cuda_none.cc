@@ -29,6 +29,7 @@ void delete_graph(int, void*) noexcept {}
 void launch_graph(void*, void*) { refuse(); }
 void synchronize(void*) { refuse(); }
 double milliseconds(void*, void*) { refuse(); }
+int device_of_stream(void*) { refuse(); }
 int device_of(const void*) { refuse(); }
 
 }  // namespace nibble::cuda

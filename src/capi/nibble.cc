@@ -180,6 +180,10 @@ void* nibble_device_stream(const nibble_device* device) {
   return device ? device->device.stream().cuda : nullptr;
 }
 
+nibble_status nibble_device_use_stream(const nibble_device* device, void* stream) {
+  return guarded([&, name = __func__] { given(device, name, "device").device.use_stream(stream); });
+}
+
 nibble_status nibble_device_synchronize(const nibble_device* device) {
   return guarded([&] { given(device, __func__, "device").device.synchronize(); });
 }

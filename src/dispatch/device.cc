@@ -69,7 +69,8 @@ Memory allocate(const DeviceInfo& device, size_t bytes) {
 struct Device::State {
   ForcedImpls forced;
   std::optional<TuningTable> tuning;  // that has choices
-  std::optional<cuda::OwnedStream> stream;
+  std::optional<cuda::OwnedStream> own_stream;
+  void* stream = nullptr;          // the own one or the caller's
   std::vector<Memory> workspaces;  // the last is the current one
   size_t workspace_bytes = 0;      // of the last
 };
@@ -82,7 +83,7 @@ Device::Device(DeviceInfo info, int threads, std::string_view force_impl)
                                                    : std::string(force_impl));
   info.threads = pool_->size();
   if (info.kind == DeviceKind::kCuda) {
-    cuda_stream_ = state_->stream.emplace(info.index).get();
+    state_->stream = state_->own_stream.emplace(info.index).get();
   }
   if (const auto path = tuning_path(info)) {
     TuningTable table = TuningTable::read(*path, tuning_key(info));
@@ -111,17 +112,33 @@ Device Device::cuda(int index, std::string_view force_impl) {
   return Device(std::move(info), 0, force_impl);
 }
 
-const TuningTable* Device::tuning() const {
-  return state_->tuning ? &*state_->tuning : nullptr;
-}
+const TuningTable* Device::tuning() const { return state_->tuning ? &*state_->tuning : nullptr; }
 
 std::string_view Device::forced_impl(std::string_view op) const {
   const auto it = state_->forced.find(op);
   return it == state_->forced.end() ? std::string_view() : it->second;
 }
 
+Stream Device::stream() const {
+  return {info_->kind, pool_.get(), state_->stream, info_->index, false, arena_.get()};
+}
+
+void Device::use_stream(void* cuda_stream) const {
+  NIBBLE_CHECK(info_->kind == DeviceKind::kCuda, ErrorCode::kInvalidArgument,
+               "use_stream: {} is not a CUDA device", info_->name);
+  if (cuda_stream == nullptr) {
+    cuda_stream = state_->own_stream->get();
+  } else if (cuda_stream != state_->stream) {
+    const int index = cuda::device_of_stream(cuda_stream);
+    NIBBLE_CHECK(index == info_->index, ErrorCode::kInvalidArgument,
+                 "use_stream: expected a stream of CUDA device {}, found one of {}", info_->index,
+                 index);
+  }
+  state_->stream = cuda_stream;
+}
+
 void Device::synchronize() const {
-  if (cuda_stream_ != nullptr) cuda::synchronize(cuda_stream_);
+  if (state_->stream != nullptr) cuda::synchronize(state_->stream);
 }
 
 // Outgrown blocks are kept. Each is at least twice the one before, so they add up to less than the
