@@ -1,6 +1,7 @@
 #include "kernels/cpu/tile_gemm.h"
 
 #include <algorithm>
+#include <utility>
 
 #include "base/thread_pool.h"
 #include "kernels/cpu/tile_loops.h"
@@ -102,10 +103,17 @@ void run_tile_gemm(const GemmArgs& args, const TileLoops& loops, Stream stream) 
         block.b = own;
         block.b_stride = s.panel_bytes;
       }
+      // While these tiles are multiplied the next ones come from memory, a slice a group.
+      const int64_t ahead = loops.widen == nullptr ? 0 : loops.max_tiles * stride;
+      const int64_t slice = round_up(ahead / s.groups + 1, kCacheLine);
+      int64_t next = 0;
       for (int64_t g = 0; g < s.groups; ++g) {
-        const int64_t first = first_token(g);
+        for (int64_t p = g * slice; p < std::min((g + 1) * slice, ahead); p += kCacheLine) {
+          __builtin_prefetch(codes + ahead + p, 0, 2);
+        }
+        const int64_t first = std::exchange(next, first_token(g + 1));
         block.a = packed + first * s.row_bytes;
-        block.tokens = static_cast<int>(first_token(g + 1) - first);
+        block.tokens = static_cast<int>(next - first);
         block.d = args.d.row<float>(first) + row;
         block.c = d.has_c ? args.c.row<const float>(first) + row : nullptr;
         loops.multiply(block);

@@ -1,5 +1,7 @@
 #include "kernels/cpu/vector_ops.h"
 
+#include <immintrin.h>
+
 #include <algorithm>
 #include <cmath>
 #include <vector>
@@ -54,7 +56,22 @@ void silu_mul(const SiluMulArgs& args, const KernelConfig&, Stream stream) {
 
 // keys [count, head_dim] -> [head_dim][kAttentionKeys]
 void transpose(const float* keys, int64_t count, int64_t head_dim, float* out) {
-  for (int64_t t = 0; t < count; ++t) {
+  constexpr int64_t kStep = 4;  // every x86-64 has these vectors
+  int64_t t = 0;
+  for (; t + kStep <= count; t += kStep) {
+    const float* const from = keys + t * head_dim;
+    int64_t d = 0;
+    for (; d + kStep <= head_dim; d += kStep) {
+      __m128 x[kStep];
+      for (int i = 0; i < kStep; ++i) x[i] = _mm_loadu_ps(from + i * head_dim + d);
+      _MM_TRANSPOSE4_PS(x[0], x[1], x[2], x[3]);
+      for (int i = 0; i < kStep; ++i) _mm_storeu_ps(out + (d + i) * kAttentionKeys + t, x[i]);
+    }
+    for (; d < head_dim; ++d) {
+      for (int i = 0; i < kStep; ++i) out[d * kAttentionKeys + t + i] = from[i * head_dim + d];
+    }
+  }
+  for (; t < count; ++t) {
     for (int64_t d = 0; d < head_dim; ++d) out[d * kAttentionKeys + t] = keys[t * head_dim + d];
   }
 }
