@@ -15,6 +15,7 @@ import datetime
 import json
 import os
 import platform
+import shutil
 import statistics
 import subprocess
 import sys
@@ -68,11 +69,13 @@ def measure_model(clone: Path) -> list[dict[str, Any]]:
              for _ in range(RUNS)]
     input_gb = (bf16 / "model.safetensors").stat().st_size / 1e9
     with tempfile.TemporaryDirectory(dir=clone / "build") as scratch:
-        quantize = [
-            input_gb / seconds(lambda i=i: run(
-                [program, "quantize", str(bf16), f"{scratch}/{i}", "--format", "nvfp4"], clone))
-            for i in range(RUNS)
-        ]
+        quantize = []
+        for _ in range(RUNS):
+            # Removed just before: a virtual machine's host takes free memory back after seconds,
+            # and a run would measure how it gives pages again.
+            shutil.rmtree(f"{scratch}/model", ignore_errors=True)
+            quantize.append(input_gb / seconds(lambda: run(
+                [program, "quantize", str(bf16), f"{scratch}/model", "--format", "nvfp4"], clone)))
 
     def median(results: list[dict[str, Any]], key: str) -> float:
         return statistics.median(result[key] for result in results)
