@@ -1,8 +1,15 @@
 #include "nibble/bench.h"
 
+#include <fcntl.h>
 #include <fmt/format.h>
+#include <sys/resource.h>
+#include <sys/wait.h>
+#include <unistd.h>
 
 #include <CLI/CLI.hpp>
+#include <algorithm>
+#include <fstream>
+#include <functional>
 #include <memory>
 #include <nlohmann/json.hpp>
 #include <vector>
@@ -10,6 +17,7 @@
 #include "nibble/bench_replay.h"
 #include "nibble/commands.h"
 #include "nibble/error.h"
+#include "nibble/gemm.h"
 #include "nibble/options.h"
 
 namespace nibble::app {
@@ -21,9 +29,117 @@ struct BenchOptions {
   std::string filter;
   int threads = 0;
   bool json = false;
+  std::string json_file;  // empty: stdout
   BenchModelOptions model;
   ReplayOptions replay;
 };
+
+nlohmann::ordered_json to_json(const BenchRow& r, int threads) {
+  return {
+      {"op", r.op},           {"impl", r.impl},           {"desc", r.desc},
+      {"threads", threads},   {"seconds", r.seconds},     {"fastest", r.fastest},
+      {"slowest", r.slowest}, {"bytes", r.bytes},         {"rate", r.rate},
+      {"unit", r.unit},       {"share_of_read", r.share}, {"share_of_huge_read", r.share_of_huge}};
+}
+
+void print(const BenchRow& r, int threads) {
+  const std::string share = r.share > 0 ? fmt::format("  {:.0f} % of read", 100 * r.share) : "";
+  const std::string huge =
+      r.share_of_huge > 0 ? fmt::format(", {:.0f} % in huge pages", 100 * r.share_of_huge) : "";
+  fmt::print("{:<9} {:<28} {:<50} {:>3} {:>11.2f} us {:>9.1f} {}{}{}\n", r.op, r.impl, r.desc,
+             threads, r.seconds * 1e6, r.rate, r.unit, share, huge);
+  std::fflush(stdout);
+}
+
+// What a user waits for and what it takes: "start" and "memory" rows of processes that read the
+// demo's prompt and say one token.
+void bench_start(const std::string& model, int threads, int repeats, const BenchSink& sink) {
+  const std::string count = std::to_string(threads);
+  const char* const words[] = {"nibble",
+                               "run",
+                               model.c_str(),
+                               "-p",
+                               "What is the capital of France, and why is it famous?",
+                               "-n",
+                               "1",
+                               "--temp",
+                               "0",
+                               "--threads",
+                               count.c_str(),
+                               "--json",
+                               nullptr};
+  std::vector<double> seconds, mib;
+  for (int i = 0; i < repeats; ++i) {
+    const double begin = seconds_now();
+    const pid_t child = ::fork();
+    if (child == 0) {
+      const int null = ::open("/dev/null", O_WRONLY);
+      ::dup2(null, 1);
+      ::execv("/proc/self/exe", const_cast<char* const*>(words));
+      ::_exit(127);
+    }
+    int status = -1;
+    rusage usage{};
+    if (child < 0 || ::wait4(child, &status, 0, &usage) != child || status != 0) {
+      throw Error(ErrorCode::kInternal, fmt::format("{}: nibble run failed", model));
+    }
+    seconds.push_back(seconds_now() - begin);
+    mib.push_back(static_cast<double>(usage.ru_maxrss) / 1024);
+  }
+  std::sort(seconds.begin(), seconds.end());
+  std::sort(mib.begin(), mib.end());
+  BenchRow row;
+  row.op = "start";
+  row.impl = model;
+  row.desc = "process to its first token";
+  row.unit = "s";
+  row.fastest = seconds.front();
+  row.slowest = seconds.back();
+  row.seconds = row.rate = seconds[seconds.size() / 2];
+  sink(row);
+  row.op = "memory";
+  row.desc = "peak of that process";
+  row.unit = "MiB";
+  row.rate = mib[mib.size() / 2];
+  sink(row);
+}
+
+// Everything with one thread and with all. Processes first: to the system, the memory of whoever
+// starts one is part of its peak.
+void bench_all(const BenchOptions& options, const std::function<BenchSink(int)>& sink_for) {
+  std::vector<int> counts = {1};
+  if (const int all = Device::cpu(options.threads).info().threads; all > 1) counts.push_back(all);
+  const auto stage = [](const std::string& what) {
+    if (is_terminal(2)) fmt::print(stderr, "\r\033[K{}", what);
+  };
+  const auto clear_and = [&](const BenchSink& sink) -> BenchSink {
+    return [&stage, sink](const BenchRow& row) {
+      stage("");
+      sink(row);
+    };
+  };
+  for (const int threads : counts) {
+    for (const std::string& model : options.models) {
+      bench_start(model, threads, options.model.repeats, sink_for(threads));
+    }
+  }
+  for (const int threads : counts) {
+    const Device device = Device::cpu(threads);
+    const BenchSink sink = clear_and(sink_for(threads));
+    stage(fmt::format("kernels, {} threads ...", threads));
+    bench_cpu(device, {.prompt = std::max<int64_t>(options.model.prompt, kInt8MaxRows + 1)}, sink);
+    for (const std::string& model : options.models) {
+      stage(fmt::format("{}, {} threads ...", model, threads));
+      BenchModelOptions shorter = options.model;
+      shorter.prompt = options.model.prompt / 4;
+      shorter.decode = 0;
+      bench_model(model, device, options.model, sink);
+      bench_model(model, device, shorter, [&](const BenchRow& row) {
+        if (row.op == "prompt") sink(row);
+      });
+    }
+  }
+}
 
 int run(const BenchOptions& options) {
   if (options.what == "replay") return run_replay(options.replay, options.json);
@@ -32,32 +148,29 @@ int run(const BenchOptions& options) {
                                  {"threads", device.info().threads},
                                  {"version", NIBBLE_VERSION},
                                  {"rows", nlohmann::ordered_json::array()}};
-  const BenchSink sink = [&](const BenchRow& r) {
-    if (options.json) {
-      json["rows"].push_back({{"op", r.op},
-                              {"impl", r.impl},
-                              {"desc", r.desc},
-                              {"seconds", r.seconds},
-                              {"fastest", r.fastest},
-                              {"slowest", r.slowest},
-                              {"bytes", r.bytes},
-                              {"rate", r.rate},
-                              {"unit", r.unit},
-                              {"share_of_read", r.share}});
-      return;
-    }
-    fmt::print("{:<9} {:<28} {:<54} {:>11.2f} us {:>9.1f} {}{}\n", r.op, r.impl, r.desc,
-               r.seconds * 1e6, r.rate, r.unit,
-               r.share > 0 ? fmt::format("  {:.0f} % of read", 100 * r.share) : "");
-    std::fflush(stdout);
+  const bool table = !options.json || !options.json_file.empty();
+  const auto sink_for = [&](int threads) -> BenchSink {
+    return [&json, table, threads](const BenchRow& row) {
+      json["rows"].push_back(to_json(row, threads));
+      if (table) print(row, threads);
+    };
   };
-  const bool all = options.what == "cpu";
-  if (all || options.what == "gemm") bench_gemm(device, options.filter, sink);
-  if (all || options.what == "quantize") bench_quantize(device, options.filter, sink);
-  for (const std::string& model : options.models) {
-    bench_model(model, device, options.model, sink);
+  const BenchSink sink = sink_for(device.info().threads);
+  if (options.what == "cpu") bench_all(options, sink_for);
+  if (options.what == "gemm") bench_gemm(device, options.filter, sink);
+  if (options.what == "quantize") bench_quantize(device, options.filter, sink);
+  if (options.what == "model") {
+    for (const std::string& model : options.models) {
+      bench_model(model, device, options.model, sink);
+    }
   }
-  if (options.json) print_json(json);
+  if (!table) print_json(json);
+  if (!options.json_file.empty()) {
+    std::ofstream file(options.json_file);
+    if (!(file << json.dump(2) << '\n' << std::flush)) {
+      throw Error(ErrorCode::kIo, fmt::format("{}: can't write", options.json_file));
+    }
+  }
   return 0;
 }
 
@@ -66,12 +179,15 @@ int run(const BenchOptions& options) {
 void add_bench(CLI::App& app, Command& command) {
   auto options = std::make_shared<BenchOptions>();
   CLI::App& c = *app.add_subcommand("bench", "Time kernels and models on this machine");
-  c.add_option("what", options->what, "gemm, quantize, model, cpu for all of them, or replay")
+  c.add_option("what", options->what,
+               "gemm or quantize: every implementation; model; replay; cpu: what runs on this "
+               "processor, with one thread and with all, in turns, and models from the start of a "
+               "process on")
       ->required()
       ->check(CLI::IsMember({"gemm", "quantize", "model", "cpu", "replay"}));
   c.add_option("models", options->models, "Model folders (model, cpu)");
   c.add_option("--filter", options->filter, "Only implementations whose name contains this");
-  c.add_option("-p,--prompt", options->model.prompt, "Prompt tokens")
+  c.add_option("-p,--prompt", options->model.prompt, "Prompt tokens (cpu: and a quarter of them)")
       ->check(CLI::NonNegativeNumber)
       ->capture_default_str();
   c.add_option("-n,--decode", options->model.decode, "Tokens to decode")
@@ -83,9 +199,13 @@ void add_bench(CLI::App& app, Command& command) {
   add_activation(c, "--activation", options->model.engine.activation, kActivationHelp);
   c.add_option("--threads", options->threads, "CPU threads (0: every core)")
       ->check(CLI::Range(0, 1024));
-  c.add_flag("--json", options->json, "Print one JSON object on stdout");
+  CLI::Option* json =
+      c.add_option("--json", options->json_file,
+                   "Print one JSON object on stdout; with a file, write it there beside the table")
+          ->expected(0, 1);
   add_replay(c, options->replay);
-  c.callback([options, &command] {
+  c.callback([options, json, &command] {
+    options->json = json->count() > 0;
     if (options->what == "model" && options->models.empty()) {
       throw CLI::ValidationError("models", "expected a model folder");
     }

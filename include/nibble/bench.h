@@ -15,16 +15,17 @@
 namespace nibble {
 
 struct BenchRow {
-  std::string op;      // "gemm", "quantize", "prompt", "decode", "read"
+  std::string op;      // "gemm", "quantize", "prompt", "decode", "read", "null"
   std::string impl;    // the implementation, or the model's folder
   std::string desc;    // shape and types
   double seconds = 0;  // median of one run
   double fastest = 0;
   double slowest = 0;
-  double bytes = 0;  // that one run has to read or write at least
-  double rate = 0;   // in `unit`
-  std::string unit;  // "GB/s", "GMAC/s", "tokens/s"
-  double share = 0;  // of the read bandwidth measured in this run; 0 where it says nothing
+  double bytes = 0;          // that one run has to read or write at least
+  double rate = 0;           // in `unit`
+  std::string unit;          // "GB/s", "GMAC/s", "tokens/s"
+  double share = 0;          // of the read bandwidth measured in this run; 0 where it says nothing
+  double share_of_huge = 0;  // the same, of reading huge pages
 };
 using BenchSink = std::function<void(const BenchRow&)>;
 
@@ -37,6 +38,17 @@ void bench_gemm(const Device& device, std::string_view filter, const BenchSink& 
 
 // The same with bench_quantize.txt.
 void bench_quantize(const Device& device, std::string_view filter, const BenchSink& sink);
+
+struct BenchCpuOptions {
+  int64_t prompt = 512;                      // rows of the GEMMs that are not decoding; 9 at least
+  size_t rotated_bytes = size_t{256} << 20;  // of weights, sources, memory to read: past the caches
+};
+
+// What the engine runs on a CPU, all of it in turns: "read" rows of plain and of huge pages;
+// "decode" (one row) and "prompt" for a layer of SmolLM2-135M in nvfp4, mxfp4 and fp8, each launch
+// the next of many layers; a "null" row, the first decode row once more, whose difference from it
+// is what the machine's noise makes; "quantize" rows. Shares are of the two read rows.
+void bench_cpu(const Device& device, const BenchCpuOptions& options, const BenchSink& sink);
 
 struct BenchModelOptions {
   EngineOptions engine;

@@ -309,6 +309,26 @@ class Other(Case):
                                 "--json")[0])
         self.assertEqual([r["op"] for r in result["rows"]], ["load", "prompt", "decode"])
 
+    def test_bench_cpu(self) -> None:
+        file = self.dir / "rows.json"
+        out, err = run("bench", "cpu", NVFP4, "-p", 64, "-n", 4, "--repeats", 1, "--threads", 2,
+                       "--json", file)
+        self.assertEqual(err, "")  # no terminal, no progress
+        rows = json.loads(file.read_text())["rows"]
+        self.assertEqual(len(out.splitlines()), len(rows))
+        for threads in (1, 2):
+            mine = [r for r in rows if r["threads"] == threads]
+            ops = [r["op"] for r in mine]
+            self.assertEqual(sorted(set(ops)), ["decode", "load", "memory", "null", "prompt",
+                                                "quantize", "read", "start"])
+            self.assertEqual(ops.count("decode"), 4)  # three formats and the model
+            self.assertEqual(ops.count("prompt"), 5)  # and the model's two
+            self.assertTrue(all(r["rate"] > 0 for r in mine))
+            memory = next(r["rate"] for r in mine if r["op"] == "memory")
+            self.assertLess(memory, 200)  # of the run alone, not of this bench
+        _, err = run("bench", "cpu", self.dir / "no_model", code=1)
+        self.assertIn("no_model", err)
+
     def test_tune_writes_a_table_and_resumes(self) -> None:
         with tempfile.TemporaryDirectory() as folder:
             table = Path(folder) / "table.json"
