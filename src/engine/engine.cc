@@ -54,9 +54,10 @@ struct Engine::State {
         stop_tokens(read_stop_tokens(checkpoint.dir(), config)) {}
 
   void check(std::span<const int32_t> added) const;
-  // Runs `added` in chunks and calls after_chunk(rows, is_last) after each.
+  // Runs `added` in chunks and calls after_chunk(rows, is_last) after each; the last row of a chunk
+  // gets logits, or every row.
   template <class Fn>
-  void append(std::span<const int32_t> added, Fn&& after_chunk);
+  void append(std::span<const int32_t> added, bool every_logits, Fn&& after_chunk);
 
   int64_t context;
   Model model;
@@ -78,16 +79,17 @@ void Engine::State::check(std::span<const int32_t> added) const {
 }
 
 template <class Fn>
-void Engine::State::append(std::span<const int32_t> added, Fn&& after_chunk) {
+void Engine::State::append(std::span<const int32_t> added, bool every_logits, Fn&& after_chunk) {
   check(added);
   const ThreadPool::Active active(model.device().pool());
   while (!added.empty()) {
     const std::span<const int32_t> chunk =
         added.first(std::min<size_t>(added.size(), Model::kMaxRows));
-    model.run(chunk, static_cast<int64_t>(tokens.size()));
+    const int64_t rows = static_cast<int64_t>(chunk.size());
+    model.run(chunk, static_cast<int64_t>(tokens.size()), every_logits ? rows : 1);
     tokens.insert(tokens.end(), chunk.begin(), chunk.end());
     added = added.subspan(chunk.size());
-    after_chunk(static_cast<int64_t>(chunk.size()), added.empty());
+    after_chunk(rows, added.empty());
   }
 }
 
@@ -116,7 +118,7 @@ void Engine::truncate(int64_t length) {
 
 std::span<const float> Engine::forward(std::span<const int32_t> tokens) {
   std::span<const float> logits;
-  state_->append(tokens, [&](int64_t rows, bool last) {
+  state_->append(tokens, false, [&](int64_t rows, bool last) {
     if (last) logits = state_->model.logits(rows - 1, 1);
   });
   return logits;
@@ -126,7 +128,7 @@ void Engine::forward_each(std::span<const int32_t> tokens,
                           const std::function<void(int64_t, std::span<const float>)>& on_logits) {
   const size_t vocab = static_cast<size_t>(vocab_size());
   int64_t done = 0;
-  state_->append(tokens, [&](int64_t rows, bool) {
+  state_->append(tokens, true, [&](int64_t rows, bool) {
     for (int64_t first = 0; first < rows; first += Model::kMaxLogitRows) {
       const int64_t count = std::min(Model::kMaxLogitRows, rows - first);
       const std::span<const float> logits = state_->model.logits(first, count);

@@ -53,21 +53,23 @@ DecoderPass::DecoderPass(const ModelConfig& config, const Device& device, int64_
   }
 }
 
-void DecoderPass::begin(int64_t rows, int64_t past) {
+void DecoderPass::begin(int64_t rows, int64_t past, int64_t needed) {
+  first_ = 0;
   rows_ = rows;
   past_ = past;
+  needed_ = needed;
   std::iota(positions_.begin(), positions_.begin() + rows, static_cast<int32_t>(past));
 }
 
 MatrixView DecoderPass::columns(int64_t first, int64_t count) const {
   MatrixView all = view(qkv_, config_.q_size() + 2 * config_.kv_size());
-  all.data = qkv_ + first;
+  all.data = static_cast<float*>(all.data) + first;
   all.cols = count;
   return all;
 }
 
 void DecoderPass::normalize(const std::vector<float>& weight) {
-  normalize_rows(weight, 0, view(h_, config_.hidden_size));
+  normalize_rows(weight, first_, view(h_, config_.hidden_size));
 }
 
 void DecoderPass::normalize_rows(const std::vector<float>& weight, int64_t first,
@@ -130,6 +132,11 @@ void DecoderPass::attend(int64_t layer) {
   const int64_t q = config_.q_size();
   const int64_t kv = config_.kv_size();
   cache_.store(layer, past_, rows_, columns(q, kv), columns(q + kv, kv));
+  if (layer + 1 == config_.num_layers) {
+    first_ = rows_ - needed_;
+    past_ += first_;
+    rows_ = needed_;
+  }
   attention({.desc = {.rows = rows_,
                       .kv_len = past_ + rows_,
                       .heads = config_.num_heads,

@@ -34,8 +34,9 @@ class DecoderPass {
  public:
   DecoderPass(const ModelConfig& config, const Device& device, int64_t context, int64_t max_rows);
 
-  // Sets the pass up for `rows` tokens behind `past` others.
-  void begin(int64_t rows, int64_t past);
+  // Sets the pass up for `rows` tokens behind `past` others, of which the last `needed` go on after
+  // the last layer's attention: the rest has been for their keys and values.
+  void begin(int64_t rows, int64_t past, int64_t needed);
 
   MatrixView x() const { return view(x_, config_.hidden_size); }  // the residual stream
 
@@ -49,12 +50,12 @@ class DecoderPass {
   void project_attention(const Linear& o);                       // x += o(q)
   void feed_forward(const Linear& gate_up, const Linear& down);  // x += down(silu(gate) * up)
 
-  // y = norm(x[first .. first + y.rows))
+  // y = norm(x[first .. first + y.rows)), of all rows that the pass began with
   void normalize_rows(const std::vector<float>& weight, int64_t first, const MatrixView& y) const;
 
  private:
   MatrixView view(float* data, int64_t cols) const {
-    return {data, DType::kF32, rows_, cols, cols};
+    return {data + first_ * cols, DType::kF32, rows_, cols, cols};
   }
   MatrixView columns(int64_t first, int64_t count) const;  // of qkv
   void normalize_each(const std::vector<float>& weight, int64_t first, int64_t heads) const;
@@ -70,8 +71,10 @@ class DecoderPass {
   float* qkv_ = nullptr;
   float* gate_up_ = nullptr;
   float* product_ = nullptr;
+  int64_t first_ = 0;  // of the rows that are still on their way
   int64_t rows_ = 0;
   int64_t past_ = 0;
+  int64_t needed_ = 0;
 };
 
 }  // namespace nibble

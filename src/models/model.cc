@@ -29,9 +29,9 @@ Model::Model(const Checkpoint& checkpoint, ModelConfig config, const Device& dev
       static_cast<size_t>(kMaxLogitRows * (hidden + vocab)) * sizeof(float), "logits");
 }
 
-void Model::run(std::span<const int32_t> tokens, int64_t past) {
+void Model::run(std::span<const int32_t> tokens, int64_t past, int64_t needed) {
   const int64_t rows = static_cast<int64_t>(tokens.size());
-  pass_.begin(rows, past);
+  pass_.begin(rows, past, needed);
   embedding({.desc = {.rows = rows,
                       .cols = config_.hidden_size,
                       .format = embedding_->format,

@@ -30,11 +30,13 @@ class Model {
   const Device& device() const { return device_; }
 
   // Takes up to kMaxRows tokens at positions past, past + 1, ... through the layers. Positions
-  // below `past` hold what earlier calls left there. Ids must be within the vocabulary.
-  void run(std::span<const int32_t> tokens, int64_t past);
+  // below `past` hold what earlier calls left there. Ids must be within the vocabulary. Only the
+  // last `needed` tokens, 1 or more, get logits; the last layer spares the others what follows its
+  // keys and values, 3 % of the arithmetic of 30 layers.
+  void run(std::span<const int32_t> tokens, int64_t past, int64_t needed);
 
-  // Logits [count, vocab_size] after tokens first, first + 1, ... of the last run; count is up to
-  // kMaxLogitRows. Valid until the next call.
+  // Logits [count, vocab_size] after tokens first, first + 1, ... of the last run, all of them
+  // among those it needed; count is up to kMaxLogitRows. Valid until the next call.
   std::span<const float> logits(int64_t first, int64_t count);
 
  private:
