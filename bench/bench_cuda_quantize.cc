@@ -33,7 +33,9 @@ constexpr int kRepeats = 7;
 constexpr size_t kRotatedBytes = size_t{200} << 20;  // over three times H200's L2
 constexpr int kMinLaunches = 20;
 constexpr size_t kMaxLaunches = 2000;
-constexpr float kDecodeScale = 0.002f;
+// Of the largest magnitudes that the inputs hold: one that saturates takes a slower path.
+constexpr float kDecodeScale = 0.003f;
+constexpr float kSiluMulDecodeScale = 0.02f;
 constexpr size_t kAlignment = 1024;
 
 size_t aligned(size_t bytes) { return (bytes + kAlignment - 1) / kAlignment * kAlignment; }
@@ -46,15 +48,23 @@ struct Pool {
 
 using Launch = std::function<void(const uint8_t* src, uint8_t* codes, uint8_t* scales, Stream)>;
 
+// One case, and the bytes that it moves once each.
 struct Size {
-  int64_t m, k;
-  size_t src_bytes, codes_bytes, scale_bytes;
-  double bytes() const { return static_cast<double>(src_bytes + codes_bytes + scale_bytes); }
+  QuantizeDesc desc;
+  size_t src_bytes;       // what is read; a residual lies behind src
+  size_t residual_bytes;  // of src_bytes; written as well
+  size_t codes_bytes, scale_bytes;
+  double bytes() const {
+    return static_cast<double>(src_bytes + residual_bytes + codes_bytes + scale_bytes);
+  }
+  int64_t units() const { return desc.m * desc.k / 16; }
 };
 
-Size size_of_case(int64_t m, int64_t k, DType type, ScaleLayout layout, WeightFormat format) {
-  return {m, k, static_cast<size_t>(m * k) * size_of(type), static_cast<size_t>(m * k / 2),
-          static_cast<size_t>(scale_bytes(layout, m, k / block_size(format)))};
+Size size_of_case(const QuantizeDesc& d) {
+  const size_t matrix = static_cast<size_t>(d.m * d.k) * size_of(d.src_type);
+  const bool twice = d.input == QuantizeInput::kSiluMul || d.has_residual;
+  return {d, twice ? 2 * matrix : matrix, d.has_residual ? matrix : 0,
+          static_cast<size_t>(d.m * d.k / 2), static_cast<size_t>(quantize_scale_bytes(d))};
 }
 
 // Microseconds of one launch, the median of graph replays.
@@ -95,65 +105,84 @@ struct Bench {
   Device device;
   Pool pool;
   const QuantizeImpl* impl;
+  cuda::Buffer floats, workspace;
 
-  Launch quantize(const QuantizeDesc& desc, const KernelConfig& config, bool pdl) const {
+  Launch quantize(const Size& size, const KernelConfig& config, bool pdl) const {
     return [=, this](const uint8_t* src, uint8_t* codes, uint8_t* scales, Stream stream) {
+      const QuantizeDesc& d = size.desc;
+      const int64_t cols = d.input == QuantizeInput::kSiluMul ? 2 * d.k : d.k;
+      auto* data = const_cast<uint8_t*>(src);
       QuantizeArgs args;
-      args.desc = desc;
-      args.src = {const_cast<uint8_t*>(src), desc.src_type, desc.m, desc.k, desc.k};
-      args.global_decode_scale = kDecodeScale;
+      args.desc = d;
+      args.src = {data, d.src_type, d.m, cols, cols};
+      args.src_scale = 0.01f;
+      args.global_decode_scale =
+          d.input == QuantizeInput::kSiluMul ? kSiluMulDecodeScale : kDecodeScale;
+      args.scale_memory = const_cast<float*>(weights());
       args.codes = codes;
       args.scales = scales;
+      args.residual = {data + size.residual_bytes, d.src_type, d.m, d.k, d.k};
+      args.norm_weight = weights();
+      args.norm_eps = 1e-5f;
+      args.workspace = workspace.get();
       stream.pdl = pdl;
       impl->launch(args, config, stream);
     };
   }
 
-  Launch copy(int kernel, const Size& size, DType type) const {
-    const CopyOf of{kernel, static_cast<int>(16 * size_of(type)), size.m * size.k / 16,
-                    static_cast<int64_t>(size.scale_bytes)};
-    return [of](const uint8_t* src, uint8_t* codes, uint8_t* scales, Stream stream) {
-      bench::launch_copy(of.kernel, of.bytes_per_unit,
-                         {src, codes, scales, of.units, of.scale_bytes}, stream);
+  Launch copy(int kernel, const Size& size) const {
+    return [=](const uint8_t* src, uint8_t* codes, uint8_t* scales, Stream stream) {
+      bench::launch_copy(kernel, static_cast<int>(size.src_bytes / size.units()),
+                         {src, codes, scales, size.units(), static_cast<int64_t>(size.scale_bytes),
+                          size.residual_bytes ? const_cast<uint8_t*>(src) : nullptr},
+                         stream);
     };
   }
 
-  nlohmann::ordered_json run(int64_t m, int64_t k, DType type, ScaleLayout layout,
-                             WeightFormat format, bool all_configs) const {
-    const QuantizeDesc desc{.format = format, .src_type = type, .layout = layout, .m = m, .k = k};
-    const Size size = size_of_case(m, k, type, layout, format);
+  // Any positive floats serve as norm weights and global scales.
+  const float* weights() const { return static_cast<const float*>(floats.get()); }
+
+  nlohmann::ordered_json run(const QuantizeDesc& desc, bool all_configs) const {
+    const Size size = size_of_case(desc);
     const Stream stream = device.stream();
-    nlohmann::ordered_json row = {{"m", m},
-                                  {"k", k},
-                                  {"src", to_string(type)},
-                                  {"format", to_string(format)},
-                                  {"layout", to_string(layout)},
+    constexpr std::string_view kInputs[] = {"plain", "silu_mul", "rms_norm"};
+    const std::string input = fmt::format("{}{}{}{}", desc.has_residual ? "add_" : "",
+                                          kInputs[static_cast<int>(desc.input)],
+                                          desc.global == GlobalScale::kComputed ? " +amax" : "",
+                                          desc.experts ? fmt::format(" x{}", desc.experts) : "");
+    nlohmann::ordered_json row = {{"m", desc.m},
+                                  {"k", desc.k},
+                                  {"src", to_string(desc.src_type)},
+                                  {"format", to_string(desc.format)},
+                                  {"layout", to_string(desc.layout)},
+                                  {"input", input},
                                   {"bytes", size.bytes()}};
     double copy_us = INFINITY;
     for (int kernel = 0; kernel < bench::kCopyKernels; ++kernel) {
-      const double us = time_us(copy(kernel, size, type), size, pool, stream);
+      const double us = time_us(copy(kernel, size), size, pool, stream);
       row["copies_us"][bench::copy_name(kernel)] = us;
       copy_us = std::min(copy_us, us);
     }
     const auto configs = impl->candidates(desc, device.info());
-    const double us = time_us(quantize(desc, configs[0], false), size, pool, stream);
+    const double us = time_us(quantize(size, configs[0], false), size, pool, stream);
     row["copy_us"] = copy_us;
     row["quantize_us"] = us;
-    row["null_us"] = time_us(quantize(desc, configs[0], false), size, pool, stream);
-    row["pdl_us"] = time_us(quantize(desc, configs[0], true), size, pool, stream);
+    row["null_us"] = time_us(quantize(size, configs[0], false), size, pool, stream);
+    row["pdl_us"] = time_us(quantize(size, configs[0], true), size, pool, stream);
     row["config"] = to_string(configs[0]);
     row["ratio"] = us / copy_us;
     row["gbps"] = size.bytes() / us / 1e3;
     if (all_configs) {
       for (const KernelConfig& c : configs) {
-        row["configs_us"][to_string(c)] = time_us(quantize(desc, c, false), size, pool, stream);
+        row["configs_us"][to_string(c)] = time_us(quantize(size, c, false), size, pool, stream);
       }
     }
     fmt::print(
-        "{:>7} x {:<6} {:<5} {:<6} {:<7} copy {:>9.2f} us  quantize {:>9.2f} us ({:.3f})  pdl "
-        "{:>9.2f}  null {:.3f}",
-        m, k, to_string(type), to_string(format), to_string(layout), copy_us, us, us / copy_us,
-        row["pdl_us"].get<double>(), row["null_us"].get<double>() / us);
+        "{:>7} x {:<6} {:<7} {:<6} {:<7} {:<12} copy {:>9.2f} us  quantize {:>9.2f} us ({:.3f})  "
+        "pdl {:>9.2f}  null {:.3f}",
+        desc.m, desc.k, to_string(desc.src_type), to_string(desc.format), to_string(desc.layout),
+        input, copy_us, us, us / copy_us, row["pdl_us"].get<double>(),
+        row["null_us"].get<double>() / us);
     if (all_configs) {
       for (const auto& [name, value] : row["configs_us"].items()) {
         fmt::print("  [{}] {:.3f}", name, value.get<double>() / copy_us);
@@ -163,13 +192,35 @@ struct Bench {
     std::fflush(stdout);
     return row;
   }
-
- private:
-  struct CopyOf {
-    int kernel, bytes_per_unit;
-    int64_t units, scale_bytes;
-  };
 };
+
+QuantizeDesc plain(int64_t m, int64_t k) {
+  return {.src_type = DType::kBF16, .layout = ScaleLayout::kSwizzled128x4, .m = m, .k = k};
+}
+
+// What else there is, beside the 99 sizes.
+std::vector<QuantizeDesc> variants(int64_t m, int64_t k) {
+  std::vector<QuantizeDesc> all;
+  const auto add = [&](auto change) {
+    all.push_back(plain(m, k));
+    change(all.back());
+  };
+  add([](QuantizeDesc& d) { d.src_type = DType::kF16; });
+  add([](QuantizeDesc& d) { d.src_type = DType::kF32; });
+  add([](QuantizeDesc& d) { d.src_type = DType::kF8E4M3; });
+  add([](QuantizeDesc& d) { d.layout = ScaleLayout::kLinear; });
+  add([](QuantizeDesc& d) { d.layout = ScaleLayout::kSwizzled8x4; });
+  add([](QuantizeDesc& d) { d.format = WeightFormat::kMxfp4; });
+  add([](QuantizeDesc& d) {
+    d.format = WeightFormat::kMxfp4;
+    d.layout = ScaleLayout::kLinear;
+  });
+  add([](QuantizeDesc& d) { d.global = GlobalScale::kComputed; });
+  add([](QuantizeDesc& d) { d.experts = 8; });
+  add([](QuantizeDesc& d) { d.input = QuantizeInput::kSiluMul; });
+  add([](QuantizeDesc& d) { d.input = QuantizeInput::kRmsNorm; });
+  return all;
+}
 
 }  // namespace
 }  // namespace nibble
@@ -190,16 +241,25 @@ int main(int argc, char** argv) {
     const auto impl = std::ranges::find(all, "cuda_quantize", &QuantizeImpl::name);
     NIBBLE_CHECK(impl != all.end(), ErrorCode::kUnsupported, "cuda_quantize is not built");
     constexpr size_t kSrc = size_t{9} << 30, kOut = size_t{5} << 30;
-    const Bench bench{device, {{0, kSrc}, {0, kOut}, kSrc, kOut}, &*impl};
+    const Bench bench{device,
+                      {{0, kSrc}, {0, kOut}, kSrc, kOut},
+                      &*impl,
+                      {0, size_t{4} << 15},
+                      {0, size_t{1} << 20}};
     // A block of normals, copied over and over.
     std::mt19937 random(1);
     std::normal_distribution<float> normal;
     std::vector<uint16_t> values(size_t{16} << 20);
-    for (uint16_t& v : values) v = float_to_bf16(normal(random));
+    for (uint16_t& v : values) {
+      v = float_to_bf16(normal(random));
+      if ((v & 0x7F) == 0x7F) v ^= 1;  // no NaN as e4m3 either
+    }
     for (size_t at = 0; at < kSrc; at += values.size() * 2) {
       cuda::copy(bench.pool.src.data() + at, values.data(), values.size() * 2,
                  device.stream().cuda);
     }
+    const std::vector<float> ones(size_t{1} << 15, 1.0f);
+    cuda::copy(bench.floats.get(), ones.data(), ones.size() * 4, device.stream().cuda);
     device.synchronize();
 
     nlohmann::ordered_json rows = nlohmann::ordered_json::array();
@@ -209,8 +269,7 @@ int main(int argc, char** argv) {
     for (int64_t m = 128; m <= 131072; m *= 2) {
       for (const int64_t k : ks) {
         if (quick && (k & (k - 1)) != 0) continue;
-        rows.push_back(bench.run(m, k, DType::kBF16, ScaleLayout::kSwizzled128x4,
-                                 WeightFormat::kNvfp4, quick));
+        rows.push_back(bench.run(plain(m, k), quick));
         const double ratio = rows.back()["ratio"];
         log_sum += std::log(ratio);
         worst = std::max(worst, ratio);
@@ -218,15 +277,14 @@ int main(int argc, char** argv) {
       }
     }
     for (const int64_t m : {1024, 8192, 65536}) {
-      const auto add = [&](DType t, ScaleLayout l, WeightFormat f) {
-        rows.push_back(bench.run(m, 8192, t, l, f, quick));
-      };
-      add(DType::kF16, ScaleLayout::kSwizzled128x4, WeightFormat::kNvfp4);
-      add(DType::kF32, ScaleLayout::kSwizzled128x4, WeightFormat::kNvfp4);
-      add(DType::kBF16, ScaleLayout::kLinear, WeightFormat::kNvfp4);
-      add(DType::kBF16, ScaleLayout::kSwizzled8x4, WeightFormat::kNvfp4);
-      add(DType::kBF16, ScaleLayout::kSwizzled128x4, WeightFormat::kMxfp4);
-      add(DType::kBF16, ScaleLayout::kLinear, WeightFormat::kMxfp4);
+      for (const QuantizeDesc& desc : variants(m, 8192)) rows.push_back(bench.run(desc, quick));
+    }
+    // Last: its residuals grow with every launch.
+    for (const int64_t m : {1024, 8192, 65536}) {
+      QuantizeDesc desc = plain(m, 8192);
+      desc.input = QuantizeInput::kRmsNorm;
+      desc.has_residual = true;
+      rows.push_back(bench.run(desc, quick));
     }
     const double mean = std::exp(log_sum / count);
     fmt::print("{} sizes: geometric mean {:.4f}, worst {:.3f}\n", count, mean, worst);

@@ -34,6 +34,10 @@ __global__ void __launch_bounds__(kThreads) copy_kernel(const CopyParams p) {
     for (int r = 1; r < kReads; ++r) {
       all.x ^= x[u][r].x, all.y ^= x[u][r].y, all.z ^= x[u][r].z, all.w ^= x[u][r].w;
     }
+    if (kReads > 1 && p.more != nullptr) {
+      reinterpret_cast<uint4*>(p.more)[2 * unit] = x[u][0];
+      reinterpret_cast<uint4*>(p.more)[2 * unit + 1] = x[u][kReads - 1];
+    }
     reinterpret_cast<uint2*>(p.codes)[unit] = make_uint2(all.x ^ all.z, all.y ^ all.w);
     if (unit % 16 == 0 && unit + 16 <= p.scale_bytes) {
       *reinterpret_cast<uint4*>(p.scales + unit) = all;
@@ -81,6 +85,7 @@ const char* copy_name(int kernel) {
 }
 
 void launch_copy(int kernel, int bytes_per_unit, const CopyParams& params, Stream stream) {
+  if (bytes_per_unit == 16) return start_kernel<1>(kernel, params, stream);
   if (bytes_per_unit == 64) return start_kernel<4>(kernel, params, stream);
   start_kernel<2>(kernel, params, stream);
 }

@@ -1,6 +1,6 @@
 // Plain copies that read and write as many bytes as quantizing does: what quantizing is held
 // against. A unit is 16 elements: it reads `kReads` times 16 bytes, and writes 8 bytes of codes and
-// one (or half) a byte of scales.
+// one (or half) a byte of scales; where there is `more`, 32 bytes to that as well.
 #pragma once
 
 #include <cstdint>
@@ -15,6 +15,7 @@ struct CopyParams {
   uint8_t* scales;
   int64_t units;
   int64_t scale_bytes;
+  uint8_t* more = nullptr;
 };
 
 inline constexpr int kCopyKernels = 6;

@@ -33,6 +33,7 @@ typedef enum nibble_dtype {
   NIBBLE_F32 = 0,
   NIBBLE_F16 = 1,
   NIBBLE_BF16 = 2,
+  NIBBLE_F8_E4M3 = 3, /* nibble_quantize's src only */
   NIBBLE_DTYPE_MAX_ENUM = 0x7fffffff
 } nibble_dtype;
 typedef enum nibble_format {
@@ -75,21 +76,39 @@ void nibble_device_free(nibble_device* device);
  * nibble_quantize would refuse. Codes take m * k / 2. */
 size_t nibble_scale_bytes(nibble_format format, nibble_scale_layout layout, int64_t m, int64_t k);
 
+/* What is quantized. The fused ones are rounded to src_type first, as the op by itself would be. */
+typedef enum nibble_quantize_input {
+  NIBBLE_INPUT_PLAIN = 0,    /* src */
+  NIBBLE_INPUT_SILU_MUL = 1, /* silu(gate) * up; src is [m, 2 k], gate first */
+  NIBBLE_INPUT_RMS_NORM = 2, /* src / sqrt(mean(src^2) + norm_eps) * norm_weight */
+  NIBBLE_INPUT_MAX_ENUM = 0x7fffffff
+} nibble_quantize_input;
+
 /* All pointers are to the device's memory (a CPU's: host memory). */
 typedef struct nibble_quantize_args {
   nibble_format format;
   nibble_scale_layout layout;
   nibble_dtype src_type;
   const void* src;    /* [m, k], src_stride elements from row to row */
-  int64_t src_stride; /* 0: k */
+  int64_t src_stride; /* 0: packed */
   int64_t m;
   int64_t k; /* a multiple of 16 (NVFP4) or 32 (MXFP4) */
-  /* NVFP4: one float, the global scale that multiplies on decoding. Read, or, with
-   * compute_decode_scale, made from the largest magnitude of src and written. */
+  /* NVFP4: the global scale that multiplies on decoding, one float or one for each expert. Read,
+   * or, with compute_decode_scale, made from the largest magnitude of src and written. */
   float* decode_scale;
   int compute_decode_scale;
   uint8_t* codes;  /* [m, k / 2], even k in the low nibble */
   uint8_t* scales; /* nibble_scale_bytes(): e4m3 (NVFP4) or ue8m0 (MXFP4), padding zeroed */
+  float src_scale; /* NIBBLE_F8_E4M3: multiplies every element; 0: 1 */
+  nibble_quantize_input input;
+  const float* norm_weight; /* RMS_NORM: [k] */
+  float norm_eps;
+  void* residual;          /* RMS_NORM: null, or [m, k] of src_type, which src is added to first */
+  int64_t residual_stride; /* 0: k */
+  /* Matrices stacked along m: m / experts rows each, or those from expert_offsets[e] up to
+   * expert_offsets[e + 1]. Each one's scales are padded by themselves and follow the last one's. */
+  int64_t experts;               /* 0: one matrix */
+  const int32_t* expert_offsets; /* [experts + 1], or null */
 } nibble_quantize_args;
 
 /* Round to nearest. Bit for bit the same on every device. Source of the arithmetic: NVIDIA

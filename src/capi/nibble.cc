@@ -29,7 +29,11 @@ namespace {
 
 static_assert(NIBBLE_F32 == static_cast<int>(DType::kF32) &&
               NIBBLE_F16 == static_cast<int>(DType::kF16) &&
-              NIBBLE_BF16 == static_cast<int>(DType::kBF16));
+              NIBBLE_BF16 == static_cast<int>(DType::kBF16) &&
+              NIBBLE_F8_E4M3 == static_cast<int>(DType::kF8E4M3));
+static_assert(NIBBLE_INPUT_PLAIN == static_cast<int>(QuantizeInput::kPlain) &&
+              NIBBLE_INPUT_SILU_MUL == static_cast<int>(QuantizeInput::kSiluMul) &&
+              NIBBLE_INPUT_RMS_NORM == static_cast<int>(QuantizeInput::kRmsNorm));
 static_assert(NIBBLE_NVFP4 == static_cast<int>(WeightFormat::kNvfp4) &&
               NIBBLE_MXFP4 == static_cast<int>(WeightFormat::kMxfp4));
 static_assert(NIBBLE_LINEAR == static_cast<int>(ScaleLayout::kLinear) &&
@@ -91,6 +95,11 @@ WeightFormat to_format(int value, const char* function) {
   NIBBLE_CHECK(value == NIBBLE_NVFP4 || value == NIBBLE_MXFP4, kBad,
                "{}: format: expected NIBBLE_NVFP4 or _MXFP4, found {}", function, value);
   return static_cast<WeightFormat>(value);
+}
+QuantizeInput to_input(int value, const char* function) {
+  NIBBLE_CHECK(value >= NIBBLE_INPUT_PLAIN && value <= NIBBLE_INPUT_RMS_NORM, kBad,
+               "{}: input: expected a nibble_quantize_input, found {}", function, value);
+  return static_cast<QuantizeInput>(value);
 }
 ScaleLayout to_layout(int value, const char* function) {
   NIBBLE_CHECK(value >= NIBBLE_LINEAR && value <= NIBBLE_SWIZZLED_8X4, kBad,
@@ -208,7 +217,13 @@ nibble_status nibble_quantize(const nibble_quantize_args* args, const nibble_dev
     nibble::QuantizeArgs q;
     q.desc.format = nibble::to_format(in.format, name);
     q.desc.layout = nibble::to_layout(in.layout, name);
-    q.desc.src_type = nibble::to_dtype(in.src_type, name, "src_type");
+    q.desc.src_type = in.src_type == NIBBLE_F8_E4M3
+                          ? nibble::DType::kF8E4M3
+                          : nibble::to_dtype(in.src_type, name, "src_type");
+    q.desc.input = nibble::to_input(in.input, name);
+    q.desc.has_residual = in.residual != nullptr;
+    q.desc.experts = in.experts;
+    q.desc.ragged = in.expert_offsets != nullptr;
     q.desc.m = in.m;
     q.desc.k = in.k;
     if (q.desc.format == nibble::WeightFormat::kNvfp4) {
@@ -216,8 +231,15 @@ nibble_status nibble_quantize(const nibble_quantize_args* args, const nibble_dev
       q.desc.global =
           in.compute_decode_scale ? nibble::GlobalScale::kComputed : nibble::GlobalScale::kMemory;
     }
-    q.src = {const_cast<void*>(in.src), q.desc.src_type, in.m, in.k,
-             in.src_stride == 0 ? in.k : in.src_stride};
+    const int64_t cols = in.input == NIBBLE_INPUT_SILU_MUL ? 2 * in.k : in.k;
+    q.src = {const_cast<void*>(in.src), q.desc.src_type, in.m, cols,
+             in.src_stride == 0 ? cols : in.src_stride};
+    q.src_scale = in.src_scale == 0 ? 1.0f : in.src_scale;
+    q.residual = {in.residual, q.desc.src_type, in.m, in.k,
+                  in.residual_stride == 0 ? in.k : in.residual_stride};
+    q.norm_weight = in.norm_weight;
+    q.norm_eps = in.norm_eps;
+    q.expert_offsets = in.expert_offsets;
     q.codes = in.codes;
     q.scales = in.scales;
     nibble::quantize(q, d);

@@ -66,6 +66,7 @@ DType CaseRow::dtype(std::string_view column) const {
   if (name == "fp32") return DType::kF32;
   if (name == "fp16") return DType::kF16;
   if (name == "bf16") return DType::kBF16;
+  if (name == "e4m3") return DType::kF8E4M3;
   fail(kBad, "case: column {}: unknown value '{}'", column, name);
 }
 

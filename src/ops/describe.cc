@@ -51,11 +51,14 @@ std::string to_string(const GemmDesc& d) {
 std::string to_string(const QuantizeDesc& d) {
   constexpr std::string_view kGlobals[] = {"", " global scale from memory",
                                            " global scale computed"};
+  constexpr std::string_view kInputs[] = {"", "silu_mul ", "rms_norm "};
   return fmt::format(
-      "m={} k={} {}->{} {}{} {}{}", d.m, d.k, lower(d.src_type), to_string(d.format),
+      "m={} k={} {}{}{}->{} {}{} {}{}{}", d.m, d.k, kInputs[static_cast<int>(d.input)],
+      d.has_residual ? "+residual " : "", lower(d.src_type), to_string(d.format),
       to_string(d.method),
       d.format == WeightFormat::kMxfp4 ? fmt::format(" {}", to_string(d.scale_rule)) : "",
-      to_string(d.layout), kGlobals[static_cast<int>(d.global)]);
+      to_string(d.layout), kGlobals[static_cast<int>(d.global)],
+      d.experts == 0 ? "" : fmt::format(" {}experts={}", d.ragged ? "ragged " : "", d.experts));
 }
 
 std::string to_string(const DequantizeDesc& d) {

@@ -62,6 +62,46 @@ void validate(const GemmArgs& args) {
   if (d.has_c) check_view("gemm", "c", args.c, d.m, d.n, d.d_type);
 }
 
+namespace {
+
+void check_quantize_input(const QuantizeArgs& args) {
+  const QuantizeDesc& d = args.desc;
+  const bool fused = d.input != QuantizeInput::kPlain;
+  check_view("quantize", "src", args.src, d.m, d.input == QuantizeInput::kSiluMul ? 2 * d.k : d.k,
+             d.src_type);
+  NIBBLE_CHECK(!fused || d.global != GlobalScale::kComputed, kBad,
+               "quantize: the global scale of silu_mul and rms_norm must be given: computing it "
+               "takes them as ops of their own");
+  if (d.src_type == DType::kF8E4M3) {
+    NIBBLE_CHECK(!fused, kBad, "quantize: silu_mul and rms_norm take F32, F16 or BF16, found {}",
+                 to_string(d.src_type));
+    NIBBLE_CHECK(std::isfinite(args.src_scale) && args.src_scale > 0, kBad,
+                 "quantize: src_scale must be finite and positive, found {}", args.src_scale);
+  }
+  NIBBLE_CHECK(!d.has_residual || d.input == QuantizeInput::kRmsNorm, kBad,
+               "quantize: a residual goes with rms_norm");
+  if (d.input != QuantizeInput::kRmsNorm) return;
+  check_pointer("quantize", "norm_weight", args.norm_weight);
+  NIBBLE_CHECK(args.norm_eps >= 0, kBad, "quantize: norm_eps must be at least 0, found {}",
+               args.norm_eps);
+  if (d.has_residual) check_view("quantize", "residual", args.residual, d.m, d.k, d.src_type);
+}
+
+void check_experts(const QuantizeArgs& args) {
+  const QuantizeDesc& d = args.desc;
+  NIBBLE_CHECK(d.experts >= 0 && d.experts <= kMaxDim, kBad,
+               "quantize: experts must be 0 .. {}, found {}", kMaxDim, d.experts);
+  if (d.ragged) {
+    NIBBLE_CHECK(d.experts > 0, kBad, "quantize: ragged rows need experts");
+    check_pointer("quantize", "expert_offsets", args.expert_offsets);
+  } else if (d.experts > 0) {
+    NIBBLE_CHECK(d.m % d.experts == 0, kBad,
+                 "quantize: m must be a multiple of experts = {}, found {}", d.experts, d.m);
+  }
+}
+
+}  // namespace
+
 void validate(const QuantizeArgs& args) {
   const QuantizeDesc& d = args.desc;
   check_dim("quantize", "m", d.m);
@@ -69,7 +109,8 @@ void validate(const QuantizeArgs& args) {
   check_block("quantize", d.format, d.k);
   NIBBLE_CHECK(d.method != QuantizeMethod::kFourOverSix || d.format == WeightFormat::kNvfp4, kBad,
                "quantize: method four-over-six is for nvfp4, found {}", to_string(d.format));
-  check_view("quantize", "src", args.src, d.m, d.k, d.src_type);
+  check_quantize_input(args);
+  check_experts(args);
   check_pointer("quantize", "codes", args.codes);
   check_pointer("quantize", "scales", args.scales);
   if (d.global != GlobalScale::kValue) {

@@ -122,6 +122,57 @@ TEST(CApi, QuantizesWithAComputedAndWithAGivenScale) {
   }
 }
 
+// Experts and a fused input against calls of their own for what they stand for.
+TEST(CApi, QuantizesWhatALayerDoesJustBefore) {
+  const DevicePtr device = cpu();
+  std::vector<float> x(4 * 32), product(4 * 16), decode_scales(2), alone(2);
+  for (size_t i = 0; i < x.size(); ++i) x[i] = std::sin(0.7f * static_cast<float>(i));
+  for (size_t i = 0; i < product.size(); ++i) {
+    const double gate = x[i / 16 * 32 + i % 16], up = x[i / 16 * 32 + 16 + i % 16];
+    product[i] = static_cast<float>(gate / (1 + std::exp(-gate)) * up);
+  }
+  std::vector<uint8_t> codes(4 * 8), scales(4), expected_codes(4 * 8), expected_scales(4);
+  const int32_t offsets[] = {0, 1, 4};
+  nibble_quantize_args args = {};
+  args.format = NIBBLE_NVFP4;
+  args.src_type = NIBBLE_F32;
+  args.k = 16;
+  args.compute_decode_scale = 1;
+  for (int e = 0; e < 2; ++e) {
+    args.src = product.data() + offsets[e] * 16;
+    args.m = offsets[e + 1] - offsets[e];
+    args.decode_scale = &alone[e];
+    args.codes = expected_codes.data() + offsets[e] * 8;
+    args.scales = expected_scales.data() + offsets[e];
+    ASSERT_EQ(nibble_quantize(&args, device.get()), NIBBLE_OK) << nibble_last_error();
+  }
+  args.src = product.data();
+  args.m = 4;
+  args.decode_scale = decode_scales.data();
+  args.codes = codes.data();
+  args.scales = scales.data();
+  args.experts = 2;
+  args.expert_offsets = offsets;
+  ASSERT_EQ(nibble_quantize(&args, device.get()), NIBBLE_OK) << nibble_last_error();
+  EXPECT_EQ(decode_scales, alone);
+  EXPECT_EQ(codes, expected_codes);
+  EXPECT_EQ(scales, expected_scales);
+
+  args.src = x.data();
+  args.input = NIBBLE_INPUT_SILU_MUL;
+  EXPECT_EQ(nibble_quantize(&args, device.get()), NIBBLE_INVALID_ARGUMENT);
+  EXPECT_THAT(nibble_last_error(), HasSubstr("silu_mul and rms_norm must be given"));
+  args.compute_decode_scale = 0;
+  codes.assign(codes.size(), 0xee);
+  ASSERT_EQ(nibble_quantize(&args, device.get()), NIBBLE_OK) << nibble_last_error();
+  EXPECT_EQ(codes, expected_codes);
+  EXPECT_EQ(scales, expected_scales);
+
+  args.input = static_cast<nibble_quantize_input>(3);
+  EXPECT_EQ(nibble_quantize(&args, device.get()), NIBBLE_INVALID_ARGUMENT);
+  EXPECT_THAT(nibble_last_error(), HasSubstr("nibble_quantize_input"));
+}
+
 TEST(CApi, NamesTheArgumentThatIsWrong) {
   const DevicePtr device = cpu();
   const auto expect = [](nibble_status found, nibble_status expected, const char* words) {

@@ -30,7 +30,7 @@ __device__ __forceinline__ uint32_t larger_pair(uint32_t a, uint32_t b) {
   return out;
 }
 
-// kF32, kBF16 or kF16.
+// kF32, kBF16 or kF16; kF8E4M3 below.
 template <DType kType>
 struct Elements16 {
   static constexpr int kBytes = 16 * static_cast<int>(size_of(kType));
@@ -41,6 +41,11 @@ struct Elements16 {
   __device__ __forceinline__ void load(const uint8_t* p) {
 #pragma unroll
     for (int i = 0; i < kBytes / 16; ++i) words[i] = reinterpret_cast<const uint4*>(p)[i];
+  }
+
+  __device__ __forceinline__ void store(uint8_t* p) const {
+#pragma unroll
+    for (int i = 0; i < kBytes / 16; ++i) reinterpret_cast<uint4*>(p)[i] = words[i];
   }
 
   template <int kIndex>
@@ -64,7 +69,9 @@ struct Elements16 {
     }
   }
 
-  // Bits of the largest magnitude as a float's; above 0x7F800000 if there is a NaN.
+  // Bits of the largest magnitude as a float's; above 0x7F800000 if there is a NaN. kCount: of the
+  // first 8 alone, or of all 16.
+  template <int kCount = 16>
   __device__ __forceinline__ uint32_t amax_bits() const {
     if constexpr (kWide) {
       uint32_t amax = 0;
@@ -80,7 +87,8 @@ struct Elements16 {
         return larger_pair<kType>(larger_pair<kType>(w.x, w.y), larger_pair<kType>(w.z, w.w));
       };
       Elements16 best;
-      best.words[0].x = larger_pair<kType>(four(words[0]), four(words[1]));
+      best.words[0].x =
+          kCount == 8 ? four(words[0]) : larger_pair<kType>(four(words[0]), four(words[1]));
       return max(__float_as_uint(best.template get<0>()) & 0x7FFFFFFFu,
                  __float_as_uint(best.template get<1>()) & 0x7FFFFFFFu);
     }
@@ -107,6 +115,34 @@ struct Elements16 {
       const uint32_t odd = permute_bytes(first, second, 0x7632);
       return (even & 0x08080808u) | (odd & 0x80808080u);
     }
+  }
+};
+
+// To be widened before anything else is done with them.
+template <>
+struct Elements16<DType::kF8E4M3> {
+  static constexpr int kBytes = 16;
+  uint4 words[1];
+
+  __device__ __forceinline__ void load(const uint8_t* p) {
+    words[0] = *reinterpret_cast<const uint4*>(p);
+  }
+
+  // Times `scale`, in fp32.
+  __device__ __forceinline__ Elements16<DType::kF32> widened(float scale) const {
+    const auto four = [&](uint32_t codes) {
+      const float2 low = fast_e4m3x2_to_float(static_cast<uint16_t>(codes));
+      const float2 high = fast_e4m3x2_to_float(static_cast<uint16_t>(codes >> 16));
+      return make_uint4(
+          __float_as_uint(__fmul_rn(low.x, scale)), __float_as_uint(__fmul_rn(low.y, scale)),
+          __float_as_uint(__fmul_rn(high.x, scale)), __float_as_uint(__fmul_rn(high.y, scale)));
+    };
+    Elements16<DType::kF32> out;
+    out.words[0] = four(words[0].x);
+    out.words[1] = four(words[0].y);
+    out.words[2] = four(words[0].z);
+    out.words[3] = four(words[0].w);
+    return out;
   }
 };
 

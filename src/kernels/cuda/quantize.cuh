@@ -11,39 +11,72 @@
 
 namespace nibble::cuda {
 
+// Two ways to the same codes; a chip's own is E2m1Codes below. encode8: the codes of elements
+// 8 * kHalf .. + 7, the first in the lowest nibble. None is NaN; without kClamp, |x| * factor < 7.
+
 // Rounding without a conversion instruction. For u = 2 |y|: a float from 2^24 on has an ulp of 2,
 // below it of 1. So 2^24 - 4 + u rounds u to a whole number (codes 0 to 4 have steps of 1 in u),
 // and 2^24 + u / 2 rounds it to a multiple of 4 there (codes 4 to 7 have steps of 2, then 4), ties
 // to the even code both times. The smaller sum is the right one for every u below 14, and its bits
 // count codes up from kCodeZero. Comparing with the seven midpoints took 1.7 times as long on H200,
 // packed half arithmetic 1.1 times.
-inline constexpr uint32_t kCodeZero = 0x4B7FFFFC;  // 2^24 - 4
+struct SoftwareE2m1 {
+  static constexpr uint32_t kCodeZero = 0x4B7FFFFC;  // 2^24 - 4
 
-template <bool kClamp>
-__device__ __forceinline__ uint32_t code_bits(float magnitude, float twice_factor) {
-  float u = __fmul_rn(magnitude, twice_factor);  // by itself: contracted, ties would go astray
-  if constexpr (kClamp) u = fminf(u, 2 * kE2m1Max);
-  return __float_as_uint(fminf(__fadd_rn(u, 16777212.0f), __fmaf_rn(u, 0.5f, 16777216.0f)));
-}
+  template <bool kClamp>
+  static __device__ __forceinline__ uint32_t code_bits(float magnitude, float twice_factor) {
+    float u = __fmul_rn(magnitude, twice_factor);  // by itself: contracted, ties would go astray
+    if constexpr (kClamp) u = fminf(u, 2 * kE2m1Max);
+    return __float_as_uint(fminf(__fadd_rn(u, 16777212.0f), __fmaf_rn(u, 0.5f, 16777216.0f)));
+  }
 
-// Codes of elements 8 * kHalf .. + 7, the first in the lowest nibble. None is NaN; without kClamp,
-// |x| * factor < 7.
-template <int kHalf, bool kClamp, DType kType>
-__device__ __forceinline__ uint32_t encode8(const Elements16<kType>& x, float factor) {
-  const float twice = factor + factor;
-  const auto code = [&]<int kIndex>() {
-    return code_bits<kClamp>(fabsf(x.template get<8 * kHalf + kIndex>()), twice);
-  };
-  uint32_t sum = code.template operator()<7>();
-  sum = sum * 16 + code.template operator()<6>();
-  sum = sum * 16 + code.template operator()<5>();
-  sum = sum * 16 + code.template operator()<4>();
-  sum = sum * 16 + code.template operator()<3>();
-  sum = sum * 16 + code.template operator()<2>();
-  sum = sum * 16 + code.template operator()<1>();
-  sum = sum * 16 + code.template operator()<0>();
-  return sum - kCodeZero * 0x11111111u + x.template signs<kHalf>();
-}
+  template <int kHalf, bool kClamp, DType kType>
+  static __device__ __forceinline__ uint32_t encode8(const Elements16<kType>& x, float factor) {
+    const float twice = factor + factor;
+    const auto code = [&]<int kIndex>() {
+      return code_bits<kClamp>(fabsf(x.template get<8 * kHalf + kIndex>()), twice);
+    };
+    // Pairs, pairs of these, halves: as many multiply-adds as one after the other, a third the
+    // wait.
+    const auto pair = [&]<int kIndex>() {
+      return code.template operator()<kIndex + 1>() * 16 + code.template operator()<kIndex>();
+    };
+    const uint32_t low = pair.template operator()<2>() * 256 + pair.template operator()<0>();
+    const uint32_t high = pair.template operator()<6>() * 256 + pair.template operator()<4>();
+    const uint32_t sum = high * 65536 + low;
+    return sum - kCodeZero * 0x11111111u + x.template signs<kHalf>();
+  }
+};
+
+#if defined(__CUDA_ARCH_FAMILY_SPECIFIC__) && __CUDA_ARCH__ >= 1000
+// Blackwell's instruction, in the builds for a family (sm_100f, sm_120f) that may use it.
+struct HardwareE2m1 {
+  template <int kHalf, bool kClamp, DType kType>
+  static __device__ __forceinline__ uint32_t encode8(const Elements16<kType>& x, float factor) {
+    const auto y = [&]<int kIndex>() {
+      return __fmul_rn(x.template get<8 * kHalf + kIndex>(), factor);
+    };
+    uint32_t codes;
+    asm("{\n"
+        ".reg .b8 b0, b1, b2, b3;\n"
+        "cvt.rn.satfinite.e2m1x2.f32 b0, %2, %1;\n"
+        "cvt.rn.satfinite.e2m1x2.f32 b1, %4, %3;\n"
+        "cvt.rn.satfinite.e2m1x2.f32 b2, %6, %5;\n"
+        "cvt.rn.satfinite.e2m1x2.f32 b3, %8, %7;\n"
+        "mov.b32 %0, {b0, b1, b2, b3};\n"
+        "}"
+        : "=r"(codes)
+        : "f"(y.template operator()<0>()), "f"(y.template operator()<1>()),
+          "f"(y.template operator()<2>()), "f"(y.template operator()<3>()),
+          "f"(y.template operator()<4>()), "f"(y.template operator()<5>()),
+          "f"(y.template operator()<6>()), "f"(y.template operator()<7>()));
+    return codes;
+  }
+};
+using E2m1Codes = HardwareE2m1;
+#else
+using E2m1Codes = SoftwareE2m1;
+#endif
 
 // One float divided by another, rounded to nearest: the approximate reciprocal and one correction.
 // Exact for a numerator of 1 and for each of the 126 block scales as the divisor, as long as
@@ -51,8 +84,8 @@ __device__ __forceinline__ uint32_t encode8(const Elements16<kType>& x, float fa
 inline constexpr float kMinUsualScale = 0x1p-90f;
 inline constexpr float kMaxUsualScale = 0x1p90f;
 __device__ __forceinline__ float usual_quotient(float numerator, float divisor) {
-  float reciprocal;
-  asm("rcp.approx.ftz.f32 %0, %1;" : "=f"(reciprocal) : "f"(divisor));
+  float reciprocal;  // volatile: a branch around it for a scale of zero costs more than it does
+  asm volatile("rcp.approx.ftz.f32 %0, %1;" : "=f"(reciprocal) : "f"(divisor));
   const float q = __fmul_rn(numerator, reciprocal);
   return __fmaf_rn(__fmaf_rn(-divisor, q, numerator), reciprocal, q);
 }
@@ -87,29 +120,31 @@ __device__ __forceinline__ QuantizedUnit quantize_unit(const Elements16<kType>& 
     out.rare = !(amax * factor < 7.0f);
   }
   out.rare &= valid;
-  out.codes = make_uint2(encode8<0, kMx>(x, factor), encode8<1, kMx>(x, factor));
+  out.codes =
+      make_uint2(E2m1Codes::encode8<0, kMx>(x, factor), E2m1Codes::encode8<1, kMx>(x, factor));
   return out;
 }
 
 template <DType kType>
 __device__ float element(const uint8_t* block, int i) {
   if constexpr (kType == DType::kF32) return reinterpret_cast<const float*>(block)[i];
+  if constexpr (kType == DType::kF8E4M3) return e4m3_to_float(block[i]);
   const uint16_t bits = reinterpret_cast<const uint16_t*>(block)[i];
   return kType == DType::kBF16 ? bf16_to_float(bits) : fp16_to_float(bits);
 }
 
 // Any values at all, slowly: NaN, Inf, a saturated or subnormal scale, a global scale that is not
-// usual. Reads the block again, so that the usual path keeps nothing for it. `unit`: which sixteen
-// of the block's elements.
-template <WeightFormat kFormat, DType kType>
-__device__ QuantizedUnit quantize_rare(const uint8_t* block, int unit, float encode_scale,
+// usual. `value(i)` makes the block's element i once more, so that the usual path keeps nothing for
+// it. `unit`: which sixteen of the block's elements.
+template <WeightFormat kFormat, class Value>
+__device__ QuantizedUnit quantize_rare(const Value& value, int unit, float encode_scale,
                                        Mxfp4ScaleRule rule) {
   constexpr bool kMx = kFormat == WeightFormat::kMxfp4;
   constexpr int kBlock = kMx ? kMxfp4BlockSize : kNvfp4BlockSize;
   float amax = 0.0f;
 #pragma unroll 1
   for (int i = 0; i < kBlock; ++i) {
-    const float x = element<kType>(block, i);
+    const float x = value(i);
     amax = fmaxf(amax, block_amax<1>(&x));
   }
   QuantizedUnit out = {};
@@ -126,7 +161,7 @@ __device__ QuantizedUnit quantize_rare(const uint8_t* block, int unit, float enc
 #pragma unroll 1
   for (int i = 15; i >= 0; --i) {
     out.codes.y = __funnelshift_l(out.codes.x, out.codes.y, 4);
-    out.codes.x = out.codes.x << 4 | float_to_e2m1(element<kType>(block, unit * 16 + i) * factor);
+    out.codes.x = out.codes.x << 4 | float_to_e2m1(value(unit * 16 + i) * factor);
   }
   return out;
 }

@@ -1,8 +1,7 @@
-// What need not be as fast as a copy: every quantization method on rows of any alignment, the
-// tensor's amax, and dequantization.
+// What need not be as fast as a copy: every quantization method on rows of any alignment, and
+// dequantization.
 #include <algorithm>
 
-#include "base/cuda.h"
 #include "base/launch.h"
 #include "formats/block_search.h"
 #include "formats/float16.h"
@@ -14,10 +13,10 @@ namespace nibble::cuda {
 namespace {
 
 constexpr int kThreads = 128;
-constexpr int kAmaxBlocks = 132 * 8;  // a few on every SM of the largest chips
 
-__device__ float load_element(DType type, const uint8_t* row, int64_t i) {
+__device__ float load_element(DType type, const uint8_t* row, int64_t i, float e4m3_scale) {
   if (type == DType::kF32) return reinterpret_cast<const float*>(row)[i];
+  if (type == DType::kF8E4M3) return e4m3_to_float(row[i]) * e4m3_scale;
   const uint16_t bits = reinterpret_cast<const uint16_t*>(row)[i];
   return type == DType::kBF16 ? bf16_to_float(bits) : fp16_to_float(bits);
 }
@@ -46,7 +45,8 @@ __global__ void __launch_bounds__(kThreads)
       float x[kMxfp4BlockSize];
       uint8_t codes[kMxfp4BlockBytes];
       const uint8_t* src = p.src + row * p.src_row_bytes;
-      for (int i = 0; i < block; ++i) x[i] = load_element(p.type, src, col * block + i);
+      for (int i = 0; i < block; ++i)
+        x[i] = load_element(p.type, src, col * block + i, p.src_scale);
       scale = quantize_block(p.format, p.method, p.rule, x, encode_scale, codes);
       uint8_t* out = p.codes + (row * p.k + col * block) / 2;
       for (int i = 0; i < block / 2; ++i) out[i] = codes[i];
@@ -54,32 +54,6 @@ __global__ void __launch_bounds__(kThreads)
     p.scales[scale_offset(p.layout, row, col, cols)] = scale;
   }
   pdl_trigger();
-}
-
-// scratch[0]: the largest magnitude's bits so far; scratch[1]: blocks that are done. Magnitudes
-// order as their bits do, and a maximum does not depend on the order it is taken in.
-__global__ void __launch_bounds__(kThreads)
-    amax_kernel(const QuantizeParams p, uint32_t* scratch, float* decode_scale) {
-  pdl_wait();
-  const int64_t units = p.k / 16, count = p.m * units;
-  uint32_t amax = 0;
-  for (int64_t at = blockIdx.x * int64_t{kThreads} + threadIdx.x; at < count;
-       at += gridDim.x * int64_t{kThreads}) {
-    const uint8_t* row = p.src + at / units * p.src_row_bytes;
-#pragma unroll
-    for (int i = 0; i < 16; ++i) {
-      const uint32_t bits =
-          float_bits(load_element(p.type, row, at % units * 16 + i)) & 0x7FFFFFFFu;
-      if (bits <= 0x7F800000u) amax = max(amax, bits);
-    }
-  }
-  amax = __reduce_max_sync(~0u, amax);
-  if (threadIdx.x % 32 == 0) atomicMax(scratch, amax);
-  __threadfence();
-  __syncthreads();
-  if (threadIdx.x != 0 || atomicAdd(scratch + 1, 1) != gridDim.x - 1) return;
-  __threadfence();
-  *decode_scale = nvfp4_decode_scale(float_from_bits(*static_cast<volatile uint32_t*>(scratch)));
 }
 
 // A thread sixteen elements.
@@ -125,13 +99,6 @@ void launch_quantize_any(const QuantizeParams& p, nibble::Stream stream) {
           .stream = stream},
          "quantize_any", quantize_any_kernel, p, padded_rows, padded_cols, cols,
          static_cast<int>(block));
-}
-
-void launch_decode_scale(const QuantizeParams& p, float* decode_scale, void* scratch,
-                         nibble::Stream stream) {
-  fill(scratch, 0, 2 * sizeof(uint32_t), stream.cuda);
-  launch({.grid = blocks_for(p.m * (p.k / 16), kAmaxBlocks), .block = kThreads, .stream = stream},
-         "amax", amax_kernel, p, static_cast<uint32_t*>(scratch), decode_scale);
 }
 
 void launch_dequantize(const DequantizeParams& p, nibble::Stream stream) {

@@ -3,6 +3,7 @@
 
 #include <cstdint>
 
+#include "formats/e4m3.h"
 #include "formats/float16.h"
 #include "ops/impl.h"
 
@@ -14,6 +15,8 @@ inline double load(const MatrixView& v, int64_t i, int64_t j) {
       return fp16_to_float(v.row<const uint16_t>(i)[j]);
     case DType::kBF16:
       return bf16_to_float(v.row<const uint16_t>(i)[j]);
+    case DType::kF8E4M3:
+      return e4m3_to_float(v.row<const uint8_t>(i)[j]);
     default:
       return v.row<const float>(i)[j];
   }

@@ -1,6 +1,7 @@
 // Every CPU quantizer gives the reference's bytes, and the reference is formats/.
 #include "kernels/cpu/quantize.h"
 
+#include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
 #include <cmath>
@@ -15,6 +16,7 @@
 #include "formats/float16.h"
 #include "formats/scale_layout.h"
 #include "kernels/ref/quantize.h"
+#include "nibble/error.h"
 
 namespace nibble {
 namespace {
@@ -268,10 +270,90 @@ TEST(CpuQuantizeSupport, SaysWhyNot) {
   QuantizeDesc desc;
   desc.src_type = DType::kI8;
   EXPECT_EQ(cpu::kPortableQuantize.can_implement(desc, DeviceInfo{}).reason,
-            "src must be F32, F16 or BF16, found I8");
+            "src must be F32, F16, BF16 or F8_E4M3, found I8");
+  desc = {};
+  desc.input = QuantizeInput::kSiluMul;
+  EXPECT_EQ(cpu::kPortableQuantize.can_implement(desc, DeviceInfo{}).reason,
+            "a CPU gains nothing by fusing: run silu_mul or rms_norm first");
   DeviceInfo cuda;
   cuda.kind = DeviceKind::kCuda;
   EXPECT_FALSE(cpu::kPortableQuantize.can_implement({}, cuda));
+}
+
+// Each change to good arguments is refused by name.
+TEST(QuantizeArgs, AreCheckedBeforeAnythingRuns) {
+  std::vector<float> x(4 * 32), weight(32);
+  std::vector<uint8_t> codes(4 * 16), scales(4 * 2);
+  const auto error_of = [&](const auto& change) {
+    QuantizeArgs a;
+    a.desc = {.src_type = DType::kF32, .m = 4, .k = 32};
+    a.src = {x.data(), DType::kF32, 4, 32, 32};
+    a.codes = codes.data();
+    a.scales = scales.data();
+    a.norm_weight = weight.data();
+    change(a);
+    try {
+      validate(a);
+      row_groups(a);
+      return std::string("no error");
+    } catch (const Error& e) {
+      EXPECT_EQ(e.code(), ErrorCode::kInvalidArgument);
+      return std::string(e.what());
+    }
+  };
+  const auto expect = [&](const char* words, const auto& change) {
+    EXPECT_THAT(error_of(change), testing::HasSubstr(words));
+  };
+  expect("no error", [](QuantizeArgs&) {});
+  expect("no error", [](QuantizeArgs& a) { a.desc.experts = 2; });
+  expect("m must be a multiple of experts = 3", [](QuantizeArgs& a) { a.desc.experts = 3; });
+  expect("experts must be 0 ..", [](QuantizeArgs& a) { a.desc.experts = -1; });
+  expect("ragged rows need experts", [](QuantizeArgs& a) { a.desc.ragged = true; });
+  expect("expert_offsets is null", [](QuantizeArgs& a) {
+    a.desc.ragged = true;
+    a.desc.experts = 2;
+  });
+  for (const std::vector<int32_t>& offsets :
+       {std::vector<int32_t>{0, 3, 2}, {-1, 2, 4}, {0, 2, 5}}) {
+    expect("expert_offsets must not decrease and lie in [0, 4]", [&](QuantizeArgs& a) {
+      a.desc.ragged = true;
+      a.desc.experts = 2;
+      a.expert_offsets = offsets.data();
+    });
+  }
+  expect("src must be [4, 64], found [4, 32]",
+         [](QuantizeArgs& a) { a.desc.input = QuantizeInput::kSiluMul; });
+  expect("a residual goes with rms_norm", [](QuantizeArgs& a) { a.desc.has_residual = true; });
+  expect("residual is null", [](QuantizeArgs& a) {
+    a.desc.input = QuantizeInput::kRmsNorm;
+    a.desc.has_residual = true;
+  });
+  expect("norm_eps must be at least 0", [](QuantizeArgs& a) {
+    a.desc.input = QuantizeInput::kRmsNorm;
+    a.norm_eps = -1.0f;
+  });
+  expect("src_scale must be finite and positive", [](QuantizeArgs& a) {
+    a.desc.src_type = a.src.dtype = DType::kF8E4M3;
+    a.src_scale = 0.0f;
+  });
+  expect("silu_mul and rms_norm take F32, F16 or BF16", [](QuantizeArgs& a) {
+    a.desc.src_type = a.src.dtype = DType::kF8E4M3;
+    a.desc.input = QuantizeInput::kRmsNorm;
+  });
+}
+
+TEST(QuantizeScaleRows, CountsEveryExpertsPadding) {
+  QuantizeDesc d{.layout = ScaleLayout::kSwizzled128x4, .m = 300, .k = 64};
+  EXPECT_EQ(quantize_scale_rows(d), 384);
+  EXPECT_EQ(quantize_scale_bytes(d), 384 * 4);
+  d.experts = 2;
+  EXPECT_EQ(quantize_scale_rows(d), 2 * 256);
+  d.ragged = true;  // 299 + 1: 384 + 128
+  EXPECT_EQ(quantize_scale_rows(d), 512);
+  d.experts = 1000;  // 300 of a row each
+  EXPECT_EQ(quantize_scale_rows(d), 300 * 128);
+  d.layout = ScaleLayout::kLinear;
+  EXPECT_EQ(quantize_scale_rows(d), 300);
 }
 
 }  // namespace

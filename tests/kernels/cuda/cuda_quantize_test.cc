@@ -1,13 +1,18 @@
-// What the case table does not reach: refusals, captured graphs, more elements than 31 bits count.
-// Runs on a machine with a CUDA device (ctest -L gpu); skipped elsewhere.
+// What the case table does not reach: refusals, captured graphs, dependent launches, more elements
+// than 31 bits count. Runs on a machine with a CUDA device (ctest -L gpu); skipped elsewhere.
+#include <cuda_runtime_api.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <optional>
+#include <random>
 #include <vector>
 
 #include "base/cuda.h"
+#include "base/cuda_check.h"
 #include "dispatch/ops.h"
+#include "dispatch/tables.h"
 #include "formats/float16.h"
 #include "formats/scale_layout.h"
 #include "nibble/error.h"
@@ -32,21 +37,39 @@ class CudaQuantize : public testing::Test {
     int64_t m, k;
     cuda::Buffer src, codes, scales;
   };
-  Matrix matrix(int64_t m, int64_t k) const {
-    const int64_t bytes = scale_bytes(ScaleLayout::kSwizzled128x4, m, k / 16);
+  Matrix matrix(int64_t m, int64_t k, int64_t scale_rows = 0) const {
+    const int64_t bytes =
+        scale_bytes(ScaleLayout::kSwizzled128x4, std::max(m, scale_rows), k / 16) + 2 * kGuard;
     return {m,
             k,
             {0, static_cast<size_t>(2 * m * k)},
-            {0, static_cast<size_t>(m * k / 2)},
+            {0, static_cast<size_t>(m * k / 2 + 2 * kGuard)},
             {0, static_cast<size_t>(bytes)}};
   }
   static QuantizeArgs args(const Matrix& x) {
     QuantizeArgs a;
     a.desc = {.layout = ScaleLayout::kSwizzled128x4, .m = x.m, .k = x.k};
     a.src = {x.src.get(), DType::kBF16, x.m, x.k, x.k};
-    a.codes = x.codes.data();
-    a.scales = x.scales.data();
+    a.codes = x.codes.data() + kGuard;
+    a.scales = x.scales.data() + kGuard;
     return a;
+  }
+  template <class T>
+  cuda::Buffer upload(const std::vector<T>& host) const {
+    cuda::Buffer out(0, host.size() * sizeof(T));
+    cuda::copy(out.get(), host.data(), host.size() * sizeof(T), device_->stream().cuda);
+    device_->synchronize();
+    return out;
+  }
+  // Fills every byte that may be written and the guards around them.
+  void poison(const Matrix& x) const {
+    cuda::fill(x.codes.get(), 0xA5, x.m * x.k / 2 + 2 * kGuard, device_->stream().cuda);
+  }
+  bool guards_hold(const Matrix& x) const {
+    const auto holds = [&](const uint8_t* p) {
+      return std::ranges::all_of(fetch(p, kGuard), [](uint8_t byte) { return byte == 0xA5; });
+    };
+    return holds(x.codes.data()) && holds(x.codes.data() + kGuard + x.m * x.k / 2);
   }
   std::string error_of(const QuantizeArgs& a) const {
     try {
@@ -64,6 +87,7 @@ class CudaQuantize : public testing::Test {
     return host;
   }
 
+  static constexpr int64_t kGuard = 4096;
   std::optional<Device> device_;
 };
 
@@ -92,7 +116,91 @@ TEST_F(CudaQuantize, RefusesPointersThatAKernelCannotUse) {
   device_->synchronize();
 }
 
-// The last rows of a matrix of 2^31 + 2^26 elements, quantized with it and by themselves.
+TEST_F(CudaQuantize, RefusesRowsThatFusedOpsAndExpertsCannotRead) {
+  const Matrix x = matrix(4, 64);
+  QuantizeArgs a = args(x);
+  a.desc.experts = 2;
+  EXPECT_EQ(error_of(a), "no error");
+  a.src.stride = 63;
+  EXPECT_THAT(error_of(a), HasSubstr("rows 63 elements apart"));
+  a.src = {x.src.data() + 2, DType::kBF16, 4, 32, 64};
+  a.desc.k = 32;
+  EXPECT_THAT(error_of(a), HasSubstr("need the rows of src aligned to 16 bytes"));
+  a = args(x);
+  a.desc.experts = 3;
+  EXPECT_THAT(error_of(a), HasSubstr("m must be a multiple of experts = 3, found 4"));
+  a = args(x);
+  a.desc.input = QuantizeInput::kRmsNorm;
+  EXPECT_THAT(error_of(a), HasSubstr("norm_weight is null"));
+  a.desc.has_residual = true;
+  std::vector<float> host(64);
+  a.norm_weight = host.data();
+  a.residual = a.src;
+  EXPECT_THAT(error_of(a), HasSubstr("norm_weight must be memory of CUDA device 0"));
+  a.desc.global = GlobalScale::kComputed;
+  EXPECT_THAT(error_of(a), HasSubstr("global scale of silu_mul and rms_norm must be given"));
+  device_->synchronize();
+}
+
+// A graph of a call that computes its experts' scales gives what a call gives, however often and
+// with whatever in its workspace.
+TEST_F(CudaQuantize, RepeatsInAGraph) {
+  constexpr int64_t kM = 300, kK = 544;
+  const Matrix x = matrix(kM, kK, kM + 3 * 128), once = matrix(kM, kK, kM + 3 * 128);
+  std::mt19937 random(7);
+  std::vector<uint16_t> values(kM * kK);
+  for (uint16_t& v : values) v = float_to_bf16(static_cast<float>(random() % 997) * 0.01f - 5.0f);
+  const cuda::Buffer offsets = upload(std::vector<int32_t>{0, 17, 17, 300});
+  const cuda::Buffer global(0, 3 * sizeof(float)), global_once(0, 3 * sizeof(float));
+  const auto all = impls<QuantizeImpl>();
+  const auto impl = std::ranges::find(all, "cuda_quantize", &QuantizeImpl::name);
+  ASSERT_NE(impl, all.end());
+  const auto call = [&](const Matrix& to, const cuda::Buffer& scales) {
+    QuantizeArgs a = args(to);
+    a.src.data = x.src.get();
+    a.desc.experts = 3;
+    a.desc.ragged = true;
+    a.desc.global = GlobalScale::kComputed;
+    a.expert_offsets = static_cast<const int32_t*>(offsets.get());
+    a.scale_memory = static_cast<float*>(scales.get());
+    return a;
+  };
+  QuantizeArgs a = call(x, global);
+  const size_t bytes = impl->workspace_bytes(a.desc, {}, device_->info());
+  const cuda::Buffer workspace(0, bytes);
+  a.workspace = workspace.get();
+  Stream stream = device_->stream();
+  auto* cuda_stream = static_cast<cudaStream_t>(stream.cuda);
+  cudaGraph_t graph;
+  cudaGraphExec_t exec;
+  NIBBLE_CUDA_CHECK(cudaStreamBeginCapture(cuda_stream, cudaStreamCaptureModeThreadLocal));
+  for (const bool pdl : {false, true, true}) {
+    stream.pdl = pdl;
+    impl->launch(a, impl->candidates(a.desc, device_->info())[0], stream);
+  }
+  NIBBLE_CUDA_CHECK(cudaStreamEndCapture(cuda_stream, &graph));
+  NIBBLE_CUDA_CHECK(cudaGraphInstantiate(&exec, graph, 0));
+  for (int round = 0; round < 3; ++round) {
+    for (uint16_t& v : values) v ^= static_cast<uint16_t>(random() % 128);
+    cuda::copy(x.src.get(), values.data(), values.size() * 2, stream.cuda);
+    cuda::fill(workspace.get(), 0xFF, bytes, stream.cuda);
+    poison(x);
+    poison(once);
+    NIBBLE_CUDA_CHECK(cudaGraphLaunch(exec, cuda_stream));
+    quantize(call(once, global_once), *device_);
+    device_->synchronize();
+    EXPECT_EQ(fetch(global.data(), 12), fetch(global_once.data(), 12));
+    EXPECT_EQ(fetch(x.codes.data(), kM * kK / 2 + 2 * kGuard),
+              fetch(once.codes.data(), kM * kK / 2 + 2 * kGuard));
+    const int64_t scales = (128 + 384) * 36;  // of 17 and 283 rows of 34 blocks
+    EXPECT_EQ(fetch(x.scales.data() + kGuard, scales), fetch(once.scales.data() + kGuard, scales));
+  }
+  NIBBLE_CUDA_CHECK(cudaGraphExecDestroy(exec));
+  NIBBLE_CUDA_CHECK(cudaGraphDestroy(graph));
+}
+
+// The last rows of a matrix of 2^31 + 2^26 elements, quantized with it and by themselves, as they
+// are, as an expert's and behind an RMSNorm.
 TEST_F(CudaQuantize, CountsElementsIn64Bits) {
   constexpr int64_t kK = 32768, kRows = (int64_t{1} << 16) + 2048, kLast = 256;
   const Matrix x = matrix(kRows, kK), last = matrix(kLast, kK);
@@ -108,14 +216,38 @@ TEST_F(CudaQuantize, CountsElementsIn64Bits) {
     cuda::copy(last.src.data() + i * 2 * kK, row.data(), 2 * kK, stream);
     device_->synchronize();
   }
-  cuda::fill(x.codes.get(), 0xFF, kRows * kK / 2, stream);
-  quantize(args(x), *device_);
-  quantize(args(last), *device_);
-  const auto found = fetch(x.codes.data() + (kRows - kLast) * kK / 2, kLast * kK / 2);
-  EXPECT_EQ(found, fetch(last.codes.data(), kLast * kK / 2));
-  EXPECT_GT(std::ranges::count_if(found, [](uint8_t c) { return c != 0; }), kLast * kK / 4);
-  EXPECT_EQ(fetch(x.scales.data() + (kRows - kLast) * kK / 16, kLast * kK / 16),
-            fetch(last.scales.data(), kLast * kK / 16));
+  const cuda::Buffer weight = upload(std::vector<float>(kK, 0.5f));
+  const cuda::Buffer offsets =
+      upload(std::vector<int32_t>{0, 128, static_cast<int32_t>(kRows - kLast), kRows});
+  const auto plain = [](QuantizeArgs& a) { a.desc.experts = 0; };
+  const auto ragged = [&](QuantizeArgs& a) {
+    if (a.desc.m == kLast) return;
+    a.desc.experts = 3;
+    a.desc.ragged = true;
+    a.expert_offsets = static_cast<const int32_t*>(offsets.get());
+  };
+  const auto norm = [&](QuantizeArgs& a) {
+    a.desc.input = QuantizeInput::kRmsNorm;
+    a.norm_weight = static_cast<const float*>(weight.get());
+  };
+  const auto same = [&](const char* what, const auto& change) {
+    poison(x);
+    for (const Matrix* of : {&x, &last}) {
+      QuantizeArgs a = args(*of);
+      change(a);
+      quantize(a, *device_);
+    }
+    const auto found = fetch(x.codes.data() + kGuard + (kRows - kLast) * kK / 2, kLast * kK / 2);
+    EXPECT_EQ(found, fetch(last.codes.data() + kGuard, kLast * kK / 2)) << what;
+    EXPECT_GT(std::ranges::count_if(found, [](uint8_t c) { return c != 0; }), kLast * kK / 4);
+    EXPECT_EQ(fetch(x.scales.data() + kGuard + (kRows - kLast) * kK / 16, kLast * kK / 16),
+              fetch(last.scales.data() + kGuard, kLast * kK / 16))
+        << what;
+    EXPECT_TRUE(guards_hold(x)) << what;
+  };
+  same("plain", plain);
+  same("ragged", ragged);
+  same("rms_norm", norm);
 }
 
 }  // namespace

@@ -1,0 +1,222 @@
+// RMSNorm, with what is added before it, and its quantization in one pass over the row.
+//
+// A CTA takes a row, or four one after the other whose scales lie side by side: the next row is on
+// its way while this one is summed and quantized. A thread holds kUnits times sixteen elements.
+#include <algorithm>
+
+#include "base/launch.h"
+#include "formats/scale_layout.h"
+#include "kernels/cuda/activation.cuh"
+#include "kernels/cuda/quantize.cuh"
+#include "kernels/cuda/quantize_launch.h"
+
+namespace nibble::cuda {
+namespace {
+
+constexpr int kMaxThreads = 512;
+constexpr int kQuad = 4;
+// From so many CTAs of four rows on these fill the chip (H200: 132 SMs, three or four on each).
+constexpr int64_t kManyQuads = 1024;
+
+struct NormShape {
+  uint32_t units;
+  uint32_t cols, padded_cols;
+  uint32_t padded_rows;
+  uint32_t rows_of_cta;  // 1 or kQuad
+  float one_over_k;
+};
+
+template <int kLanes>
+__device__ __forceinline__ float sum_across(float x) {
+#pragma unroll
+  for (int distance = kLanes / 2; distance > 0; distance /= 2) {
+    x += __shfl_xor_sync(~0u, x, distance);
+  }
+  return x;
+}
+
+// The sum over the CTA, of fp32 terms in an order that only the number of threads decides.
+__device__ __forceinline__ float block_sum(float x, float* warps) {
+  constexpr int kMaxWarps = kMaxThreads / 32;
+  x = sum_across<32>(x);
+  if (threadIdx.x % 32 == 0) warps[threadIdx.x / 32] = x;
+  __syncthreads();
+  const uint32_t warp = threadIdx.x % kMaxWarps;
+  return sum_across<kMaxWarps>(warp < blockDim.x / 32 ? warps[warp] : 0.0f);
+}
+
+// kUnits * 16 elements a thread. kPrefetch: the next row's are loaded while this one is summed.
+template <WeightFormat kFormat, DType kType, bool kResidual, int kUnits, bool kPrefetch>
+__global__ void __launch_bounds__(kMaxThreads, kPrefetch&& kType != DType::kF32 ? 2 : 1)
+    norm_kernel(const QuantizeParams p, const NormParams n, const NormShape s) {
+  using Input = Elements16<kType>;
+  constexpr bool kMx = kFormat == WeightFormat::kMxfp4;
+  constexpr int kLanesPerBlock = kMx ? 2 : 1;
+  const bool add = kResidual && n.residual != nullptr;
+  __shared__ float partial[2][kMaxThreads / 32];
+  // Scales of the rows of a quad, as they lie in memory; padding stays zero.
+  extern __shared__ uint4 staging[];
+
+  pdl_wait();
+  const bool apart = p.layout == ScaleLayout::kSwizzled128x4;
+  const bool staged = s.rows_of_cta == kQuad && p.layout != ScaleLayout::kLinear;
+  const uint32_t first = s.rows_of_cta == 1 ? blockIdx.x
+                         : apart            ? blockIdx.x / 32 * 128 + blockIdx.x % 32
+                                            : blockIdx.x * kQuad;
+  const uint32_t step = s.rows_of_cta == 1 ? 0 : apart ? 32 : 1;
+  const auto unit_of = [&](int u) { return threadIdx.x + u * blockDim.x; };
+  const bool given = kMx || p.decode_scale == nullptr;
+  const float encode_scale = given ? p.encode_scale : 1.0f / *p.decode_scale;
+  const bool usual = kMx || (encode_scale >= kMinUsualScale && encode_scale <= kMaxUsualScale);
+
+  const auto src_of = [&](uint32_t row, uint32_t unit) {
+    return p.src + row * p.src_row_bytes + unit * int64_t{Input::kBytes};
+  };
+  const auto residual_of = [&](uint32_t row, uint32_t unit) {
+    return n.residual + row * n.residual_row_bytes + unit * int64_t{Input::kBytes};
+  };
+  struct Loaded {
+    Input x, residual;
+  };
+  const auto load = [&](uint32_t i, int u) {
+    const uint32_t at = first + i * step, unit = unit_of(u);
+    Loaded out = {};
+    if (i >= s.rows_of_cta || at >= p.m || unit >= s.units) return out;
+    out.x.load(src_of(at, unit));
+    if (add) out.residual.load(residual_of(at, unit));
+    return out;
+  };
+
+  Loaded next[kPrefetch ? kUnits : 1];
+  if constexpr (kPrefetch) {
+#pragma unroll
+    for (int u = 0; u < kUnits; ++u) next[u] = load(0, u);
+  }
+#pragma unroll 1
+  for (uint32_t i = 0; i < s.rows_of_cta; ++i) {
+    const uint32_t at = first + i * step;
+    if (at >= s.padded_rows) break;
+    const bool in_matrix = at < p.m;
+    Input h[kUnits];
+    float sums[4] = {};
+#pragma unroll
+    for (int u = 0; u < kUnits; ++u) {
+      const Loaded in = kPrefetch ? next[u] : load(i, u);
+      h[u] = in.x;
+      if (add) {
+        h[u] = elements_of<kType>(
+            [&]<int j>() { return in.x.template get<j>() + in.residual.template get<j>(); });
+        if (in_matrix && unit_of(u) < s.units) h[u].store(residual_of(at, unit_of(u)));
+      }
+      if constexpr (kPrefetch) next[u] = load(i + 1, u);
+      const auto square = [&]<int j>() {
+        const float x = h[u].template get<j>();
+        sums[j % 4] = __fmaf_rn(x, x, sums[j % 4]);
+      };
+      square.template operator()<0>(), square.template operator()<1>();
+      square.template operator()<2>(), square.template operator()<3>();
+      square.template operator()<4>(), square.template operator()<5>();
+      square.template operator()<6>(), square.template operator()<7>();
+      square.template operator()<8>(), square.template operator()<9>();
+      square.template operator()<10>(), square.template operator()<11>();
+      square.template operator()<12>(), square.template operator()<13>();
+      square.template operator()<14>(), square.template operator()<15>();
+    }
+    // Two places in turn, so that no thread overwrites what another still reads.
+    const float total = block_sum((sums[0] + sums[1]) + (sums[2] + sums[3]), partial[i % 2]);
+    float factor;
+    asm("rsqrt.approx.ftz.f32 %0, %1;" : "=f"(factor) : "f"(total * s.one_over_k + n.eps));
+#pragma unroll
+    for (int u = 0; u < kUnits; ++u) {
+      const uint32_t unit = unit_of(u);
+      const bool valid = in_matrix && unit < s.units;
+      Elements16<DType::kF32> weight = {};
+      if (unit < s.units) {
+        weight.load(reinterpret_cast<const uint8_t*>(n.weight + unit * int64_t{16}));
+      }
+      const Input y = elements_of<kType>(
+          [&]<int j>() { return h[u].template get<j>() * factor * weight.template get<j>(); });
+      QuantizedUnit q = quantize_unit<kFormat>(y, valid, encode_scale, p.rule);
+      if (q.rare || (!usual && valid)) {
+        const uint32_t in_block = unit % kLanesPerBlock;
+        const uint8_t* block =
+            n.residual != nullptr ? residual_of(at, unit - in_block) : src_of(at, unit - in_block);
+        const float* block_weight = n.weight + (unit - in_block) * int64_t{16};
+        q = quantize_rare<kFormat>(
+            [&](int j) {
+              return rounded<kType>(element<kType>(block, j) * factor * block_weight[j]);
+            },
+            static_cast<int>(in_block), encode_scale, p.rule);
+      }
+      if (valid) {
+        *reinterpret_cast<uint2*>(p.codes + (static_cast<int64_t>(at) * s.units + unit) * 8) =
+            q.codes;
+      }
+      const uint32_t col = unit / kLanesPerBlock;
+      if (unit % kLanesPerBlock != 0 || col >= s.padded_cols) continue;
+      const auto scale = static_cast<uint8_t>(valid ? q.scale : 0);
+      if (staged) {
+        reinterpret_cast<uint8_t*>(staging)[col / 4 * 16 + i * 4 + col % 4] = scale;
+      } else {
+        p.scales[scale_offset(p.layout, at, col, s.cols)] = scale;
+      }
+    }
+  }
+  pdl_trigger();
+  if (!staged || first >= s.padded_rows) return;
+  __syncthreads();
+  for (uint32_t group = threadIdx.x; group < s.padded_cols / 4; group += blockDim.x) {
+    *reinterpret_cast<uint4*>(p.scales + scale_offset(p.layout, first, group * 4, s.cols)) =
+        staging[group];
+  }
+}
+
+template <WeightFormat kFormat, DType kType, bool kResidual, int kUnits, bool kPrefetch>
+void launch_units(const QuantizeParams& p, const NormParams& n, nibble::Stream stream) {
+  const int64_t block = block_size(p.format), cols = p.k / block;
+  const int64_t tile = scale_tile_rows(p.layout);
+  const int64_t padded_rows = (p.m + tile - 1) / tile * tile;
+  const int64_t padded_cols = padded_scale_cols(p.layout, cols);
+  const bool quads = padded_rows / kQuad >= kManyQuads;
+  const NormShape s = {static_cast<uint32_t>(p.k / 16),    static_cast<uint32_t>(cols),
+                       static_cast<uint32_t>(padded_cols), static_cast<uint32_t>(padded_rows),
+                       quads ? uint32_t{kQuad} : 1,        1.0f / static_cast<float>(p.k)};
+  const int64_t units = std::max<int64_t>(s.units, padded_cols * (block / 16));
+  const int64_t threads = (units + kUnits * 32 - 1) / (kUnits * 32) * 32;
+  launch({.grid = static_cast<uint32_t>(quads ? (padded_rows + kQuad - 1) / kQuad : padded_rows),
+          .block = static_cast<uint32_t>(threads),
+          .shared_bytes = quads ? static_cast<size_t>(padded_cols) * kQuad : 0,
+          .pdl = stream.pdl,
+          .stream = stream},
+         "quantize_rms_norm", norm_kernel<kFormat, kType, kResidual, kUnits, kPrefetch>, p, n, s);
+}
+
+template <WeightFormat kFormat, DType kType>
+void launch_type(const QuantizeParams& p, const NormParams& n, nibble::Stream stream) {
+  const int64_t threads = (p.k + 15) / 16;
+  if (n.residual == nullptr && threads <= 2 * kMaxThreads) {
+    return launch_units<kFormat, kType, false, 2, true>(p, n, stream);
+  }
+  if (threads <= kMaxThreads) return launch_units<kFormat, kType, true, 1, true>(p, n, stream);
+  launch_units<kFormat, kType, true, kMaxNormCols / (kMaxThreads * 16), false>(p, n, stream);
+}
+
+template <WeightFormat kFormat>
+void launch_format(const QuantizeParams& p, const NormParams& n, nibble::Stream stream) {
+  if (p.type == DType::kF32) return launch_type<kFormat, DType::kF32>(p, n, stream);
+  if (p.type == DType::kF16) return launch_type<kFormat, DType::kF16>(p, n, stream);
+  launch_type<kFormat, DType::kBF16>(p, n, stream);
+}
+
+}  // namespace
+
+void launch_quantize_rms_norm(const QuantizeParams& params, const NormParams& norm,
+                              nibble::Stream stream) {
+  if (params.format == WeightFormat::kMxfp4) {
+    launch_format<WeightFormat::kMxfp4>(params, norm, stream);
+  } else {
+    launch_format<WeightFormat::kNvfp4>(params, norm, stream);
+  }
+}
+
+}  // namespace nibble::cuda
