@@ -8,13 +8,13 @@
 
 #include <CLI/CLI.hpp>
 #include <algorithm>
-#include <fstream>
 #include <functional>
 #include <memory>
 #include <nlohmann/json.hpp>
 #include <vector>
 
 #include "nibble/bench_replay.h"
+#include "nibble/bench_report.h"
 #include "nibble/commands.h"
 #include "nibble/error.h"
 #include "nibble/gemm.h"
@@ -27,29 +27,14 @@ struct BenchOptions {
   std::string what;
   std::vector<std::string> models;
   std::string filter;
+  std::string device = "cpu";
   int threads = 0;
   bool json = false;
   std::string json_file;  // empty: stdout
+  std::string against, plot;
   BenchModelOptions model;
   ReplayOptions replay;
 };
-
-nlohmann::ordered_json to_json(const BenchRow& r, int threads) {
-  return {
-      {"op", r.op},           {"impl", r.impl},           {"desc", r.desc},
-      {"threads", threads},   {"seconds", r.seconds},     {"fastest", r.fastest},
-      {"slowest", r.slowest}, {"bytes", r.bytes},         {"rate", r.rate},
-      {"unit", r.unit},       {"share_of_read", r.share}, {"share_of_huge_read", r.share_of_huge}};
-}
-
-void print(const BenchRow& r, int threads) {
-  const std::string share = r.share > 0 ? fmt::format("  {:.0f} % of read", 100 * r.share) : "";
-  const std::string huge =
-      r.share_of_huge > 0 ? fmt::format(", {:.0f} % in huge pages", 100 * r.share_of_huge) : "";
-  fmt::print("{:<9} {:<28} {:<50} {:>3} {:>11.2f} us {:>9.1f} {}{}{}\n", r.op, r.impl, r.desc,
-             threads, r.seconds * 1e6, r.rate, r.unit, share, huge);
-  std::fflush(stdout);
-}
 
 // What a user waits for and what it takes: "start" and "memory" rows of processes that read the
 // demo's prompt and say one token.
@@ -143,17 +128,11 @@ void bench_all(const BenchOptions& options, const std::function<BenchSink(int)>&
 
 int run(const BenchOptions& options) {
   if (options.what == "replay") return run_replay(options.replay, options.json);
-  const Device device = Device::cpu(options.threads);
-  nlohmann::ordered_json json = {{"device", device.info().name},
-                                 {"threads", device.info().threads},
-                                 {"version", NIBBLE_VERSION},
-                                 {"rows", nlohmann::ordered_json::array()}};
+  const Device device = open_device(options.device, options.threads);
   const bool table = !options.json || !options.json_file.empty();
+  BenchReport report(device.info(), options.against, table);
   const auto sink_for = [&](int threads) -> BenchSink {
-    return [&json, table, threads](const BenchRow& row) {
-      json["rows"].push_back(to_json(row, threads));
-      if (table) print(row, threads);
-    };
+    return [&report, threads](const BenchRow& row) { report.add(row, threads); };
   };
   const BenchSink sink = sink_for(device.info().threads);
   if (options.what == "cpu") bench_all(options, sink_for);
@@ -164,13 +143,7 @@ int run(const BenchOptions& options) {
       bench_model(model, device, options.model, sink);
     }
   }
-  if (!table) print_json(json);
-  if (!options.json_file.empty()) {
-    std::ofstream file(options.json_file);
-    if (!(file << json.dump(2) << '\n' << std::flush)) {
-      throw Error(ErrorCode::kIo, fmt::format("{}: can't write", options.json_file));
-    }
-  }
+  report.finish(options.json, options.json_file, options.plot);
   return 0;
 }
 
@@ -197,8 +170,13 @@ void add_bench(CLI::App& app, Command& command) {
       ->check(CLI::PositiveNumber)
       ->capture_default_str();
   add_activation(c, "--activation", options->model.engine.activation, kActivationHelp);
+  c.add_option("--device", options->device, "cpu, cuda or cuda:N (gemm, quantize)")
+      ->capture_default_str();
   c.add_option("--threads", options->threads, "CPU threads (0: every core)")
       ->check(CLI::Range(0, 1024));
+  c.add_option("--against", options->against,
+               "A file that --json wrote: show each row's time as a ratio to it");
+  c.add_option("--plot", options->plot, "Draw the GEMM rows under the roofline, as an SVG file");
   CLI::Option* json =
       c.add_option("--json", options->json_file,
                    "Print one JSON object on stdout; with a file, write it there beside the table")
@@ -211,6 +189,9 @@ void add_bench(CLI::App& app, Command& command) {
     }
     if (options->what == "replay" && (options->replay.fit.empty() || options->replay.on.empty())) {
       throw CLI::ValidationError("replay", "expected --fit TABLE... and --on TABLE");
+    }
+    if (options->device != "cpu" && options->what != "gemm" && options->what != "quantize") {
+      throw CLI::ValidationError("--device", "only gemm and quantize run on another device");
     }
     command = [options] { return run(*options); };
   });

@@ -22,6 +22,7 @@ struct BenchRow {
   double fastest = 0;
   double slowest = 0;
   double bytes = 0;          // that one run has to read or write at least
+  double flops = 0;          // of one run; 0 where it says nothing
   double rate = 0;           // in `unit`
   std::string unit;          // "GB/s", "GMAC/s", "tokens/s"
   double share = 0;          // of the read bandwidth measured in this run; 0 where it says nothing
@@ -29,14 +30,14 @@ struct BenchRow {
 };
 using BenchSink = std::function<void(const BenchRow&)>;
 
-// A "read" row: GB/s of reading memory with every thread of the device.
-double bench_read(const Device& device, const BenchSink& sink);
-
-// The shapes of tests/cases/bench_gemm.txt, on every implementation that takes them and whose name
-// contains `filter` (the reference aside, unless it is named).
+// The shapes of tests/cases/bench_gemm.txt (CUDA: bench_gemm_cuda.txt), on every implementation
+// that takes them and whose name contains `filter` (the reference aside, unless it is named), each
+// with the configuration that it thinks best, all of one m in turns; a CUDA device's as graphs. A
+// "read" row before them, of memory read by all threads (CUDA: copied), is what shares are of; a
+// "null" row is the first implementation once more, whose difference is the noise.
 void bench_gemm(const Device& device, std::string_view filter, const BenchSink& sink);
 
-// The same with bench_quantize.txt.
+// The same with bench_quantize.txt and bench_quantize_cuda.txt.
 void bench_quantize(const Device& device, std::string_view filter, const BenchSink& sink);
 
 struct BenchCpuOptions {

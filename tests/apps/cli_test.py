@@ -329,6 +329,23 @@ class Other(Case):
         _, err = run("bench", "cpu", self.dir / "no_model", code=1)
         self.assertIn("no_model", err)
 
+    def test_bench_compares_with_a_file(self) -> None:
+        with tempfile.TemporaryDirectory() as folder:
+            before = Path(folder) / "before.json"
+            args = ("bench", "quantize", "--filter", "cpu_", "--json")
+            run(*args, before)
+            rows = json.loads(before.read_text())["rows"]
+            self.assertIn("null", [r["op"] for r in rows])
+            result = json.loads(run("bench", "quantize", "--filter", "cpu_", "--against", before,
+                                    "--json")[0])
+            self.assertEqual(result["against"]["rows"], len(rows))
+            self.assertGreater(result["against"]["geomean"], 0)
+            before.write_text("{}")
+            _, error = run(*args[:-1], "--against", before, code=1)
+            self.assertIn("expected a file that `nibble bench", error)
+            _, error = run(*args[:-1], "--plot", Path(folder) / "plot.svg", code=1)
+            self.assertIn("no GEMM row to draw", error)
+
     def test_tune_writes_a_table_and_resumes(self) -> None:
         with tempfile.TemporaryDirectory() as folder:
             table = Path(folder) / "table.json"

@@ -1,0 +1,249 @@
+#include <algorithm>
+#include <atomic>
+#include <numeric>
+#include <optional>
+
+#include "base/cuda.h"
+#include "base/thread_pool.h"
+#include "cases/case_file.h"
+#include "cases/gemm_timing.h"
+#include "cases/inputs.h"
+#include "dispatch/select.h"
+#include "nibble/bench.h"
+
+namespace nibble {
+namespace {
+
+using cases::CaseRow;
+using cases::Launch;
+using cases::TimedGemm;
+using cases::Times;
+
+// More than the caches of the machines this runs on.
+constexpr size_t kRotatedBytes = size_t{300} << 20;
+// Up to as many rows of activations a GEMM is bound by memory; above, by arithmetic.
+constexpr int64_t kDecodeRows = 16;
+
+bool is_cuda(const Device& device) { return device.info().kind == DeviceKind::kCuda; }
+
+bool wanted(std::string_view impl, std::string_view filter) {
+  if (impl.find(filter) == std::string_view::npos) return false;
+  return !impl.starts_with("ref_") || filter.starts_with("ref");
+}
+
+void set_times(BenchRow& row, const Times& t) {
+  row.seconds = t.median;
+  row.fastest = t.fastest;
+  row.slowest = t.slowest;
+}
+
+// Memory of the device's, filled with `host` again and again.
+class Rotated {
+ public:
+  Rotated(const std::vector<uint8_t>& host, size_t copies, const Device& device)
+      : bytes_(host.size()), copies_(copies) {
+    if (is_cuda(device)) {
+      buffer_ = cuda::Buffer(device.info().index, bytes_ * copies_);
+    } else {
+      memory_.resize(bytes_ * copies_);
+    }
+    for (size_t i = 0; i < copies_; ++i) {
+      if (is_cuda(device)) {
+        cuda::copy(buffer_.data() + i * bytes_, host.data(), bytes_, device.stream().cuda);
+      } else {
+        std::ranges::copy(host, memory_.begin() + static_cast<std::ptrdiff_t>(i * bytes_));
+      }
+    }
+    device.synchronize();
+  }
+  uint8_t* operator[](int64_t i) {
+    return (buffer_.data() ? buffer_.data() : memory_.data()) +
+           static_cast<size_t>(i) % copies_ * bytes_;
+  }
+
+ private:
+  size_t bytes_, copies_;
+  cuda::Buffer buffer_;
+  std::vector<uint8_t> memory_;
+};
+
+// What a chip's memory gives: reads by every thread of a CPU; on a CUDA device copies, whose bytes
+// count twice.
+double bench_memory(const Device& device, const BenchSink& sink) {
+  BenchRow row;
+  row.op = "read";
+  row.unit = "GB/s";
+  row.desc = fmt::format("{} MiB", kRotatedBytes >> 20);
+  row.bytes = double{kRotatedBytes};
+  Rotated memory(std::vector<uint8_t>(kRotatedBytes, 1), is_cuda(device) ? 2 : 1, device);
+  if (is_cuda(device)) {
+    row.impl = "device_copy";
+    row.bytes *= 2;
+    set_times(row, cases::time_one(device, [&](int64_t i) {
+                cuda::copy(memory[i], memory[i + 1], kRotatedBytes, device.stream().cuda);
+              }));
+  } else {
+    row.impl = "plain_read";
+    set_times(row, cases::time_one(device, [&](int64_t) {
+                const auto* words = reinterpret_cast<const uint64_t*>(memory[0]);
+                std::atomic<uint64_t> sum = 0;  // so that nothing is left out
+                device.pool().parallel_for(
+                    kRotatedBytes / sizeof(uint64_t), 4096, [&](int64_t begin, int64_t end) {
+                      sum += std::accumulate(words + begin, words + end, uint64_t{0});
+                    });
+              }));
+  }
+  row.rate = row.bytes / row.seconds / 1e9;
+  sink(row);
+  return row.rate;
+}
+
+// The best configuration of every implementation that takes desc, by its own estimate.
+std::vector<Selection<GemmImpl>> contenders(const GemmDesc& desc, std::string_view filter,
+                                            const Device& device) {
+  std::vector<Selection<GemmImpl>> all;
+  for (const GemmImpl& impl : impls<GemmImpl>()) {
+    if (!wanted(impl.name, filter) || !impl.can_implement(desc, device.info())) continue;
+    Selection<GemmImpl>& own = all.emplace_back();
+    if (impl.estimate_us) {
+      best_config(impl, desc, device.info(), own);
+    } else {
+      own.impl = &impl;
+      own.config = candidates_of(impl, desc, device.info())[0];
+    }
+  }
+  return all;
+}
+
+// The rows of one shape: those of each m take turns, the first of them twice.
+void bench_gemm_row(const GemmDesc& desc, const TimedGemm& gemm, std::string_view filter,
+                    const Device& device, double roof, const BenchSink& sink) {
+  std::vector<Selection<GemmImpl>> all = contenders(desc, filter, device);
+  if (all.empty()) return;
+  all.insert(all.begin() + 1, all[0]);
+  std::vector<Launch> launches;
+  for (const auto& s : all) launches.push_back(gemm.launch(*s.impl, s.config, desc));
+  const std::vector<Times> times = cases::time_in_turns(device, launches);
+  for (size_t i = 0; i < all.size(); ++i) {
+    BenchRow row;
+    row.op = i == 1 ? "null" : "gemm";
+    row.impl = all[i].impl->name;
+    row.desc = fmt::format("{} [{}]", to_string(desc), to_string(all[i].config));
+    set_times(row, times[i]);
+    row.bytes = gemm.weight_bytes();
+    row.flops = 2.0 * static_cast<double>(desc.m * desc.n * desc.k);
+    const bool decode = desc.m <= kDecodeRows;
+    row.unit = decode ? "GB/s" : "TFLOP/s";
+    row.rate = decode ? row.bytes / row.seconds / 1e9 : row.flops / row.seconds / 1e12;
+    row.share = decode ? row.rate / roof : 0;
+    sink(row);
+  }
+}
+
+}  // namespace
+
+void bench_gemm(const Device& device, std::string_view filter, const BenchSink& sink) {
+  const double roof = bench_memory(device, sink);
+  const DType type = is_cuda(device) ? DType::kBF16 : DType::kF32;
+  const std::vector<CaseRow> rows =
+      cases::builtin_cases(is_cuda(device) ? "bench_gemm_cuda" : "bench_gemm");
+  const auto same_weight = [](const CaseRow& a, const CaseRow& b) {
+    return a.text("n") == b.text("n") && a.text("k") == b.text("k") &&
+           a.text("weight") == b.text("weight");
+  };
+  for (auto first = rows.begin(); first != rows.end();) {
+    const auto end = std::find_if_not(first, rows.end(),
+                                      [&](const CaseRow& row) { return same_weight(*first, row); });
+    TimedGemm::Options options{
+        .weight = first->format("weight"), .n = first->integer("n"), .k = first->integer("k")};
+    for (auto row = first; row != end; ++row) {
+      options.max_m = std::max(options.max_m, row->integer("m"));
+    }
+    WeightTensor header;
+    header.format = options.weight;
+    header.n = options.n;
+    header.k = options.k;
+    for (const WeightLayoutImpl& layout : weight_layouts()) {
+      if (!layout.can_prepare(header, device.info())) continue;
+      const TimedGemm gemm(options, type, layout, device);
+      for (auto row = first; row != end; ++row) {
+        bench_gemm_row({.m = row->integer("m"),
+                        .n = options.n,
+                        .k = options.k,
+                        .weight = options.weight,
+                        .layout = layout.layout,
+                        .activation = row->activation("activation"),
+                        .a_type = type,
+                        .d_type = type},
+                       gemm, filter, device, roof, sink);
+      }
+    }
+    first = end;
+  }
+}
+
+void bench_quantize(const Device& device, std::string_view filter, const BenchSink& sink) {
+  const double roof = bench_memory(device, sink);
+  for (const CaseRow& c :
+       cases::builtin_cases(is_cuda(device) ? "bench_quantize_cuda" : "bench_quantize")) {
+    QuantizeDesc desc;
+    desc.format = c.format("format");
+    desc.src_type = c.dtype("src");
+    desc.layout = c.layout("layout");
+    desc.m = c.integer("m");
+    desc.k = c.integer("k");
+    for (const auto method :
+         {QuantizeMethod::kRtn, QuantizeMethod::kMse, QuantizeMethod::kFourOverSix}) {
+      if (c.text("method") == to_string(method)) desc.method = method;
+    }
+    // Values of a normal distribution of bf16, whatever the source type: only the bits' spread
+    // matters.
+    std::mt19937 random(c.seed());
+    const cases::RandomWeight source(desc.src_type == DType::kF16    ? WeightFormat::kF16
+                                     : desc.src_type == DType::kBF16 ? WeightFormat::kBF16
+                                                                     : WeightFormat::kF32,
+                                     desc.m, desc.k, 1, random);
+    const double source_bytes = static_cast<double>(source.codes.size());
+    Rotated sources(source.codes, kRotatedBytes / source.codes.size() + 1, device);
+    const std::vector<uint8_t> codes(static_cast<size_t>(desc.m * desc.k / 2));
+    const std::vector<uint8_t> scales(static_cast<size_t>(quantize_scale_bytes(desc)));
+    Rotated codes_out(codes, kRotatedBytes / codes.size() + 1, device);
+    Rotated scales_out(scales, kRotatedBytes / codes.size() + 1, device);
+    for (const QuantizeImpl& impl : impls<QuantizeImpl>()) {
+      if (!wanted(impl.name, filter) || !impl.can_implement(desc, device.info())) continue;
+      const KernelConfig config = candidates_of(impl, desc, device.info())[0];
+      if (impl.workspace_bytes) {
+        device.reserve_workspace(impl.workspace_bytes(desc, config, device.info()));
+      }
+      const Launch launch = [&](int64_t i) {
+        QuantizeArgs args;
+        args.desc = desc;
+        args.workspace = device.workspace();
+        args.src = {sources[i], desc.src_type, desc.m, desc.k, desc.k};
+        args.global_decode_scale = 0.01f;
+        args.codes = codes_out[i];
+        args.scales = scales_out[i];
+        impl.launch(args, config, device.stream());
+      };
+      // Twice: the null test.
+      const std::vector<Times> times =
+          cases::time_in_turns(device, std::vector<Launch>{launch, launch});
+      for (size_t i = 0; i < times.size(); ++i) {
+        BenchRow row;
+        row.op = i == 1 ? "null" : "quantize";
+        row.impl = impl.name;
+        row.desc = to_string(desc);
+        set_times(row, times[i]);
+        row.bytes = source_bytes;
+        // A CUDA device's writes count, as they do in the copy that it is compared with.
+        if (is_cuda(device)) row.bytes += static_cast<double>(codes.size() + scales.size());
+        row.rate = row.bytes / row.seconds / 1e9;
+        row.unit = "GB/s";
+        row.share = row.rate / roof;
+        sink(row);
+      }
+    }
+  }
+}
+
+}  // namespace nibble
