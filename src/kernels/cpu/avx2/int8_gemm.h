@@ -10,6 +10,7 @@
 #include <immintrin.h>
 
 #include "kernels/cpu/tile_loops.h"
+#include "kernels/cpu/tile_prefetch.h"
 #include "kernels/cpu/unroll.h"
 
 namespace nibble::cpu::avx2 {
@@ -117,20 +118,6 @@ void store(const TileBlock& block, int token, int first, __m256 sum) {
   _mm256_maskstore_ps(d, mask, x);
 }
 
-// One token takes tiles faster than the processor's own prefetching looks ahead: without this a
-// core reads 8 GB/s where it can read 20. Tiles lie one behind the other, scales included, so the
-// codes' progress through a tile stands for the memory's; that prefetches the tiles to come whole.
-constexpr int64_t kAhead = 8192;
-
-template <WeightFormat kFormat>
-void prefetch(const uint8_t* tile, int64_t block) {
-  constexpr int64_t kBytes = kFormat == WeightFormat::kNvfp4 ? 144 : 136;  // with its scales
-  const uint8_t* const p = tile + block * kBytes + kAhead;
-  _mm_prefetch(p, _MM_HINT_T0);
-  _mm_prefetch(p + 64, _MM_HINT_T0);
-  if (block % 4 == 3) _mm_prefetch(p + 128, _MM_HINT_T0);  // a block is a little over two lines
-}
-
 // kHalves of a tile against kTokens, weights as they lie.
 template <WeightFormat kFormat, int kTokens, int kHalves>
 void multiply_tile(const TileBlock& block, int first_half) {
@@ -141,7 +128,7 @@ void multiply_tile(const TileBlock& block, int first_half) {
   const int64_t blocks = block.k / kBlock;
   __m256 acc[kHalves][kTokens] = {};
   for (int64_t b = 0; b < blocks; ++b, a += kTokens) {
-    if (first_half == 0) prefetch<kFormat>(tile, b);
+    if (first_half == 0) prefetch_tile<kFormat>(tile, b);
     NIBBLE_UNROLL
     for (int h = 0; h < kHalves; ++h) {
       const Widened w = widen_codes(tile, b, first_half + h);

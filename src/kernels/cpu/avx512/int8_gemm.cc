@@ -5,6 +5,7 @@
 #include <immintrin.h>
 
 #include "kernels/cpu/tile_loops.h"
+#include "kernels/cpu/tile_prefetch.h"
 #include "kernels/cpu/unroll.h"
 
 namespace nibble::cpu::avx512 {
@@ -75,6 +76,7 @@ void multiply_tile(const TileBlock& block, int first_tile) {
   for (int64_t b = 0; b < block.k / kBlock; ++b, a += kTokens) {
     NIBBLE_UNROLL
     for (int i = 0; i < kTiles; ++i) {
+      prefetch_tile<kFormat>(tiles + i * block.b_stride, b);
       const uint8_t* const codes = tiles + i * block.b_stride + b * 128;
       const __m512i x0 = _mm512_loadu_si512(codes);
       const __m512i x1 = _mm512_loadu_si512(codes + 64);
