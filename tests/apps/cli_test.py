@@ -331,19 +331,18 @@ class Other(Case):
 
     def test_bench_compares_with_a_file(self) -> None:
         with tempfile.TemporaryDirectory() as folder:
-            before = Path(folder) / "before.json"
-            args = ("bench", "quantize", "--filter", "cpu_", "--json")
-            run(*args, before)
-            rows = json.loads(before.read_text())["rows"]
-            self.assertIn("null", [r["op"] for r in rows])
-            result = json.loads(run("bench", "quantize", "--filter", "cpu_", "--against", before,
-                                    "--json")[0])
-            self.assertEqual(result["against"]["rows"], len(rows))
-            self.assertGreater(result["against"]["geomean"], 0)
-            before.write_text("{}")
-            _, error = run(*args[:-1], "--against", before, code=1)
+            file = Path(folder) / "rows.json"
+            args = ("bench", "quantize", "--filter", "no such kernel", "--json")  # one row: reads
+            run(*args, file)
+            rows = json.loads(file.read_text())["rows"]
+            self.assertEqual([r["op"] for r in rows], ["read"])
+            result = json.loads(run(*args, "--against", file)[0])
+            self.assertEqual(result["against"]["rows"], 1)
+            self.assertAlmostEqual(result["rows"][0]["against"], result["against"]["geomean"])
+            file.write_text("{}")
+            _, error = run(*args, "--against", file, code=1)
             self.assertIn("expected a file that `nibble bench", error)
-            _, error = run(*args[:-1], "--plot", Path(folder) / "plot.svg", code=1)
+            _, error = run(*args, "--plot", Path(folder) / "plot.svg", code=1)
             self.assertIn("no GEMM row to draw", error)
 
     def test_tune_writes_a_table_and_resumes(self) -> None:
