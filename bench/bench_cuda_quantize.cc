@@ -1,5 +1,7 @@
 // Quantizing on a CUDA device against the best plain copy of the same bytes, over 99 sizes:
-//   bench_cuda_quantize [--out FILE] [--quick] [--commit HASH]
+//   bench_cuda_quantize [--out FILE] [--summary FILE] [--quick] [--commit HASH] [--date DAY]
+// --out gets every size; --summary the table of docs/quantize.md: the 99 sizes by their number of
+// elements, then everything else at the largest of its sizes.
 // One harness for both: CUDA graphs over buffers that rotate through more than L2, the median of
 // repeated replays. "null" times the same kernel twice: what differs by less is noise. That the
 // quantizer's bytes are right is for `nibble selftest --device cuda` to say.
@@ -7,9 +9,11 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <cctype>
 #include <cmath>
 #include <cstdio>
 #include <cstring>
+#include <filesystem>
 #include <fstream>
 #include <functional>
 #include <map>
@@ -22,6 +26,7 @@
 #include "base/cuda.h"
 #include "base/cuda_check.h"
 #include "bench/copy.cuh"
+#include "dispatch/cpu_features.h"
 #include "dispatch/tables.h"
 #include "formats/float16.h"
 #include "formats/scale_layout.h"
@@ -222,17 +227,78 @@ std::vector<QuantizeDesc> variants(int64_t m, int64_t k) {
   return all;
 }
 
+using Json = nlohmann::ordered_json;
+
+// Geometric means over all rows that `of` holds for.
+template <class Of>
+Json summary_row(const std::string& what, const Json& rows, const Of& of) {
+  double ratio = 0, pdl = 0, worst = 0, gbps = 0;
+  int count = 0;
+  for (const Json& r : rows) {
+    if (!of(r)) continue;
+    const double us = r["quantize_us"], copy = r["copy_us"];
+    ratio += std::log(us / copy);
+    pdl += std::log(r["pdl_us"].get<double>() / copy);
+    worst = std::max(worst, us / copy);
+    gbps = std::max(gbps, r["gbps"].get<double>());
+    ++count;
+  }
+  return {{"what", what},
+          {"sizes", count},
+          {"time / copy", std::exp(ratio / count)},
+          {"worst", worst},
+          {"dependent launch", std::exp(pdl / count)},
+          {"best GB/s", gbps}};
+}
+
+Json summary(const Json& rows, size_t plain_sizes) {
+  Json out = Json::array();
+  const Json sizes(rows.begin(), rows.begin() + static_cast<std::ptrdiff_t>(plain_sizes));
+  const auto elements = [](const Json& r) { return r["m"].get<int64_t>() * r["k"].get<int64_t>(); };
+  const auto add = [&](const char* what, int from, int to) {
+    out.push_back(summary_row(what, sizes, [&](const Json& r) {
+      return elements(r) >= int64_t{1} << from && elements(r) < int64_t{1} << to;
+    }));
+  };
+  add("all sizes", 0, 62);
+  add("below 2^21 elements", 0, 21);
+  add("2^21 to 2^23", 21, 23);
+  add("2^23 to 2^25", 23, 25);
+  add("2^25 to 2^28", 25, 28);
+  add("2^28 and more", 28, 62);
+  for (size_t i = plain_sizes; i < rows.size(); ++i) {
+    const Json& r = rows[i];
+    if (r["m"] != 65536) continue;
+    std::string type = r["src"];
+    for (char& c : type) c = static_cast<char>(std::tolower(c));
+    const std::string what = fmt::format(
+        "{} to {}, {}{}", type, r["format"].get<std::string>(), r["layout"].get<std::string>(),
+        r["input"] == "plain" ? "" : ", " + r["input"].get<std::string>());
+    out.push_back(summary_row(what, Json::array({r}), [](const Json&) { return true; }));
+  }
+  return out;
+}
+
+void write(const std::string& path, const Json& json) {
+  if (!path.empty()) std::ofstream(path) << json.dump(1) << "\n";
+}
+
 }  // namespace
 }  // namespace nibble
 
 int main(int argc, char** argv) {
   using namespace nibble;
-  std::string out, commit = "unknown", command = argv[0];
+  std::string out, summary_out, commit = "unknown", date = "unknown";
+  std::string command = std::filesystem::path(argv[0]).filename();
   bool quick = false;
   for (int i = 1; i < argc; ++i) {
-    command += std::string(" ") + argv[i];
+    const bool is_path =
+        i > 1 && (!std::strcmp(argv[i - 1], "--out") || !std::strcmp(argv[i - 1], "--summary"));
+    command += is_path ? " FILE" : std::string(" ") + argv[i];
     if (!std::strcmp(argv[i], "--quick")) quick = true;
     if (!std::strcmp(argv[i], "--out") && i + 1 < argc) out = argv[i + 1];
+    if (!std::strcmp(argv[i], "--summary") && i + 1 < argc) summary_out = argv[i + 1];
+    if (!std::strcmp(argv[i], "--date") && i + 1 < argc) date = argv[i + 1];
     if (!std::strcmp(argv[i], "--commit") && i + 1 < argc) commit = argv[i + 1];
   }
   try {
@@ -288,21 +354,24 @@ int main(int argc, char** argv) {
     }
     const double mean = std::exp(log_sum / count);
     fmt::print("{} sizes: geometric mean {:.4f}, worst {:.3f}\n", count, mean, worst);
-    if (!out.empty()) {
-      int driver = 0, runtime = 0;
-      NIBBLE_CUDA_CHECK(cudaDriverGetVersion(&driver));
-      NIBBLE_CUDA_CHECK(cudaRuntimeGetVersion(&runtime));
-      const nlohmann::ordered_json json = {{"device", device.info().name},
-                                           {"cuda_driver", driver},
-                                           {"cuda_runtime", runtime},
-                                           {"commit", commit},
-                                           {"command", command},
-                                           {"sizes", count},
-                                           {"ratio_geometric_mean", mean},
-                                           {"ratio_worst", worst},
-                                           {"rows", rows}};
-      std::ofstream(out) << json.dump(1) << "\n";
-    }
+    int driver = 0, runtime = 0;
+    NIBBLE_CUDA_CHECK(cudaDriverGetVersion(&driver));
+    NIBBLE_CUDA_CHECK(cudaRuntimeGetVersion(&runtime));
+    nlohmann::ordered_json json = {{"device", device.info().name},
+                                   {"cpu", cpu_name()},
+                                   {"driver", fmt::format("CUDA {}", driver)},
+                                   {"cuda_runtime", runtime},
+                                   {"commit", commit},
+                                   {"date", date},
+                                   {"command", command},
+                                   {"sizes", count},
+                                   {"ratio_geometric_mean", mean},
+                                   {"ratio_worst", worst}};
+    const auto short_rows = summary(rows, static_cast<size_t>(count));
+    json["rows"] = rows;
+    write(out, json);
+    json["rows"] = short_rows;
+    write(summary_out, json);
     return 0;
   } catch (const Error& e) {
     std::fprintf(stderr, "bench_cuda_quantize: %s: %s\n", to_string(e.code()), e.what());

@@ -22,7 +22,7 @@ __device__ uint32_t amax_bits(const uint8_t* p, bool aligned, float e4m3_scale) 
     x.load(p);
     uint32_t bits;
     if constexpr (kType == DType::kF8E4M3) {
-      bits = x.widened(e4m3_scale).amax_bits();
+      bits = x.scaled(e4m3_scale).amax_bits();
     } else {
       bits = x.amax_bits();
     }

@@ -47,15 +47,16 @@ __device__ __forceinline__ float fast_e4m3_to_float(uint8_t code) {
   return __uint_as_float(static_cast<uint32_t>(code) << 20) * 0x1p120f;
 }
 
-// Two of any codes, NaN included.
-__device__ __forceinline__ float2 fast_e4m3x2_to_float(uint16_t codes) {
+// Two of any codes as two halves, exactly, NaN included.
+__device__ __forceinline__ uint32_t fast_e4m3x2_to_halves(uint16_t codes) {
 #if __CUDA_ARCH__ >= 890
   uint32_t halves;
   asm("cvt.rn.f16x2.e4m3x2 %0, %1;" : "=r"(halves) : "h"(codes));
-  return __half22float2(reinterpret_cast<const __half2&>(halves));
+  return halves;
 #else
-  return make_float2(e4m3_to_float(static_cast<uint8_t>(codes)),
-                     e4m3_to_float(static_cast<uint8_t>(codes >> 8)));
+  const __half2 halves = __floats2half2_rn(e4m3_to_float(static_cast<uint8_t>(codes)),
+                                           e4m3_to_float(static_cast<uint8_t>(codes >> 8)));
+  return reinterpret_cast<const uint32_t&>(halves);
 #endif
 }
 

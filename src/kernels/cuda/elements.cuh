@@ -118,7 +118,25 @@ struct Elements16 {
   }
 };
 
-// To be widened before anything else is done with them.
+// e4m3 on the way: as halves, which hold it exactly and are half the work to take signs and amax
+// of, times a scale, which rounds in fp32 and keeps the order of magnitudes.
+struct ScaledHalves16 {
+  Elements16<DType::kF16> halves;
+  float scale;
+
+  template <int kIndex>
+  __device__ __forceinline__ float get() const {
+    return __fmul_rn(halves.get<kIndex>(), scale);
+  }
+  __device__ __forceinline__ uint32_t amax_bits() const {
+    return __float_as_uint(__fmul_rn(__uint_as_float(halves.amax_bits()), scale));
+  }
+  template <int kHalf>
+  __device__ __forceinline__ uint32_t signs() const {
+    return halves.signs<kHalf>();
+  }
+};
+
 template <>
 struct Elements16<DType::kF8E4M3> {
   static constexpr int kBytes = 16;
@@ -128,20 +146,16 @@ struct Elements16<DType::kF8E4M3> {
     words[0] = *reinterpret_cast<const uint4*>(p);
   }
 
-  // Times `scale`, in fp32.
-  __device__ __forceinline__ Elements16<DType::kF32> widened(float scale) const {
-    const auto four = [&](uint32_t codes) {
-      const float2 low = fast_e4m3x2_to_float(static_cast<uint16_t>(codes));
-      const float2 high = fast_e4m3x2_to_float(static_cast<uint16_t>(codes >> 16));
-      return make_uint4(
-          __float_as_uint(__fmul_rn(low.x, scale)), __float_as_uint(__fmul_rn(low.y, scale)),
-          __float_as_uint(__fmul_rn(high.x, scale)), __float_as_uint(__fmul_rn(high.y, scale)));
+  __device__ __forceinline__ ScaledHalves16 scaled(float scale) const {
+    const auto low = [](uint32_t w) { return fast_e4m3x2_to_halves(static_cast<uint16_t>(w)); };
+    const auto high = [](uint32_t w) {
+      return fast_e4m3x2_to_halves(static_cast<uint16_t>(w >> 16));
     };
-    Elements16<DType::kF32> out;
-    out.words[0] = four(words[0].x);
-    out.words[1] = four(words[0].y);
-    out.words[2] = four(words[0].z);
-    out.words[3] = four(words[0].w);
+    const uint4& w = words[0];
+    ScaledHalves16 out;
+    out.halves.words[0] = make_uint4(low(w.x), high(w.x), low(w.y), high(w.y));
+    out.halves.words[1] = make_uint4(low(w.z), high(w.z), low(w.w), high(w.w));
+    out.scale = scale;
     return out;
   }
 };

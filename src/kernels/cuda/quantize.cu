@@ -7,7 +7,7 @@ namespace {
 template <WeightFormat kFormat, DType kType>
 void launch_type(const QuantizeParams& p, int rows, nibble::Stream stream) {
   if constexpr (size_of(kType) != 2) {
-    launch_variant<Variant<kFormat, kType, 1, 10>>(p, stream);
+    launch_variant<Variant<kFormat, kType, 1, kType == DType::kF32 ? 10 : 8>>(p, stream);
   } else if constexpr (kFormat == WeightFormat::kMxfp4) {
     if (rows == 1) return launch_variant<Variant<kFormat, kType, 1, 12>>(p, stream);
     launch_variant<Variant<kFormat, kType, 2, 10>>(p, stream);

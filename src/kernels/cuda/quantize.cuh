@@ -30,20 +30,21 @@ struct SoftwareE2m1 {
     return __float_as_uint(fminf(__fadd_rn(u, 16777212.0f), __fmaf_rn(u, 0.5f, 16777216.0f)));
   }
 
-  template <int kHalf, bool kClamp, DType kType>
-  static __device__ __forceinline__ uint32_t encode8(const Elements16<kType>& x, float factor) {
+  template <int kHalf, bool kClamp, class Elements>
+  static __device__ __forceinline__ uint32_t encode8(const Elements& x, float factor) {
     const float twice = factor + factor;
     const auto code = [&]<int kIndex>() {
       return code_bits<kClamp>(fabsf(x.template get<8 * kHalf + kIndex>()), twice);
     };
-    // Pairs, pairs of these, halves: as many multiply-adds as one after the other, a third the
-    // wait.
-    const auto pair = [&]<int kIndex>() {
-      return code.template operator()<kIndex + 1>() * 16 + code.template operator()<kIndex>();
-    };
-    const uint32_t low = pair.template operator()<2>() * 256 + pair.template operator()<0>();
-    const uint32_t high = pair.template operator()<6>() * 256 + pair.template operator()<4>();
-    const uint32_t sum = high * 65536 + low;
+    // One after the other: as a tree it waits less, and MXFP4 took 4 % longer.
+    uint32_t sum = code.template operator()<7>();
+    sum = sum * 16 + code.template operator()<6>();
+    sum = sum * 16 + code.template operator()<5>();
+    sum = sum * 16 + code.template operator()<4>();
+    sum = sum * 16 + code.template operator()<3>();
+    sum = sum * 16 + code.template operator()<2>();
+    sum = sum * 16 + code.template operator()<1>();
+    sum = sum * 16 + code.template operator()<0>();
     return sum - kCodeZero * 0x11111111u + x.template signs<kHalf>();
   }
 };
@@ -51,8 +52,8 @@ struct SoftwareE2m1 {
 #if defined(__CUDA_ARCH_FAMILY_SPECIFIC__) && __CUDA_ARCH__ >= 1000
 // Blackwell's instruction, in the builds for a family (sm_100f, sm_120f) that may use it.
 struct HardwareE2m1 {
-  template <int kHalf, bool kClamp, DType kType>
-  static __device__ __forceinline__ uint32_t encode8(const Elements16<kType>& x, float factor) {
+  template <int kHalf, bool kClamp, class Elements>
+  static __device__ __forceinline__ uint32_t encode8(const Elements& x, float factor) {
     const auto y = [&]<int kIndex>() {
       return __fmul_rn(x.template get<8 * kHalf + kIndex>(), factor);
     };
@@ -98,8 +99,8 @@ struct QuantizedUnit {
 
 // Sixteen elements of a block. MXFP4: lanes 2i and 2i + 1 hold a block together, and all 32 lanes
 // call this. A lane without elements is not `valid` and gets anything.
-template <WeightFormat kFormat, DType kType>
-__device__ __forceinline__ QuantizedUnit quantize_unit(const Elements16<kType>& x, bool valid,
+template <WeightFormat kFormat, class Elements>
+__device__ __forceinline__ QuantizedUnit quantize_unit(const Elements& x, bool valid,
                                                        float encode_scale, Mxfp4ScaleRule rule) {
   constexpr bool kMx = kFormat == WeightFormat::kMxfp4;
   uint32_t amax_bits = x.amax_bits();

@@ -69,7 +69,8 @@ __global__ void __launch_bounds__(kMaxExperts)
 }
 
 template <WeightFormat kFormat, DType kType>
-struct Experts : Variant<kFormat, kType, size_of(kType) == 2 ? 2 : 1, 8> {
+struct Experts
+    : Variant<kFormat, kType, size_of(kType) == 2 ? 2 : 1, size_of(kType) == 2 ? 10 : 8> {
   static constexpr bool kExperts = true;
 };
 

@@ -52,6 +52,8 @@ __global__ void __launch_bounds__(kMaxThreads, kPrefetch&& kType != DType::kF32 
   using Input = Elements16<kType>;
   constexpr bool kMx = kFormat == WeightFormat::kMxfp4;
   constexpr int kLanesPerBlock = kMx ? 2 : 1;
+  // With a residual no register is to spare for a shorter wait.
+  constexpr int kSums = kResidual ? 1 : 4;
   const bool add = kResidual && n.residual != nullptr;
   __shared__ float partial[2][kMaxThreads / 32];
   // Scales of the rows of a quad, as they lie in memory; padding stays zero.
@@ -98,7 +100,7 @@ __global__ void __launch_bounds__(kMaxThreads, kPrefetch&& kType != DType::kF32 
     if (at >= s.padded_rows) break;
     const bool in_matrix = at < p.m;
     Input h[kUnits];
-    float sums[4] = {};
+    float sums[kSums] = {};
 #pragma unroll
     for (int u = 0; u < kUnits; ++u) {
       const Loaded in = kPrefetch ? next[u] : load(i, u);
@@ -111,7 +113,7 @@ __global__ void __launch_bounds__(kMaxThreads, kPrefetch&& kType != DType::kF32 
       if constexpr (kPrefetch) next[u] = load(i + 1, u);
       const auto square = [&]<int j>() {
         const float x = h[u].template get<j>();
-        sums[j % 4] = __fmaf_rn(x, x, sums[j % 4]);
+        sums[j % kSums] = __fmaf_rn(x, x, sums[j % kSums]);
       };
       square.template operator()<0>(), square.template operator()<1>();
       square.template operator()<2>(), square.template operator()<3>();
@@ -123,7 +125,9 @@ __global__ void __launch_bounds__(kMaxThreads, kPrefetch&& kType != DType::kF32 
       square.template operator()<14>(), square.template operator()<15>();
     }
     // Two places in turn, so that no thread overwrites what another still reads.
-    const float total = block_sum((sums[0] + sums[1]) + (sums[2] + sums[3]), partial[i % 2]);
+    float sum = sums[0];
+    if constexpr (kSums == 4) sum = (sums[0] + sums[1]) + (sums[2] + sums[3]);
+    const float total = block_sum(sum, partial[i % 2]);
     float factor;
     asm("rsqrt.approx.ftz.f32 %0, %1;" : "=f"(factor) : "f"(total * s.one_over_k + n.eps));
 #pragma unroll

@@ -94,7 +94,7 @@ struct LaneInput {
   }
   __device__ __forceinline__ auto finish(float src_scale) const {
     if constexpr (kType == DType::kF8E4M3) {
-      return x.widened(src_scale);
+      return x.scaled(src_scale);
     } else if constexpr (kSiluMul) {
       return elements_of<kType>(
           [&]<int i>() { return cuda::silu_mul(x.template get<i>(), up.template get<i>()); });
