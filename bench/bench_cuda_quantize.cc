@@ -13,7 +13,6 @@
 #include <cmath>
 #include <cstdio>
 #include <cstring>
-#include <filesystem>
 #include <fstream>
 #include <functional>
 #include <map>
@@ -289,7 +288,7 @@ void write(const std::string& path, const Json& json) {
 int main(int argc, char** argv) {
   using namespace nibble;
   std::string out, summary_out, commit = "unknown", date = "unknown";
-  std::string command = std::filesystem::path(argv[0]).filename();
+  std::string command = "bench_cuda_quantize";
   bool quick = false;
   for (int i = 1; i < argc; ++i) {
     const bool is_path =

@@ -52,7 +52,7 @@ __global__ void __launch_bounds__(kMaxThreads, kPrefetch&& kType != DType::kF32 
   using Input = Elements16<kType>;
   constexpr bool kMx = kFormat == WeightFormat::kMxfp4;
   constexpr int kLanesPerBlock = kMx ? 2 : 1;
-  // With a residual no register is to spare for a shorter wait.
+  // Sums beside each other wait less for each other; with a residual, memory is what is waited for.
   constexpr int kSums = kResidual ? 1 : 4;
   const bool add = kResidual && n.residual != nullptr;
   __shared__ float partial[2][kMaxThreads / 32];
