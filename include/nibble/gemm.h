@@ -22,6 +22,7 @@ class LinearWeight {
   const PreparedWeight& prepared() const { return *prepared_; }
   int64_t n() const;
   int64_t k() const;
+  int64_t columns() const;  // of D: n, or n / 2 where the rows are gate and up
   WeightFormat format() const;
   size_t bytes() const;  // that one pass over the weights reads
   explicit operator bool() const { return prepared_ != nullptr; }
@@ -67,15 +68,20 @@ struct GemmOptions {
   DType d = DType::kF32;
   ActivationMode activation = ActivationMode::k16Bit;
   bool add = false;  // D += instead of D =
+  // [n] in the device's memory, added to alpha * A * W^T; null: none. The caller keeps it.
+  const float* bias = nullptr;
 };
 
-// D[m, n] = alpha * A[m, k] * W^T (+ D), m up to max_m. The kernel for every m is chosen when the
-// plan is made; run() looks it up, allocates nothing and can be captured in a CUDA graph.
+// D[m, n] = alpha * A[m, k] * W^T + bias (+ D), m up to max_m; of weights with
+// WeightTensor::gate_up, D[m, n / 2] = silu(gate) * up (+ D), where gate and up are the halves of
+// alpha * A * W^T + bias. The kernel for every m is chosen when the plan is made; run() looks it
+// up, allocates nothing and can be captured in a CUDA graph.
 class GemmPlan {
  public:
   GemmPlan() = default;
   GemmPlan(LinearWeight weight, const Device& device, const GemmOptions& options);
-  // a: m rows of k elements, a_stride apart; d: m rows of n, d_stride apart. Strides in elements.
+  // a: m rows of k elements, a_stride apart; d: m rows of n (n / 2), d_stride apart. Strides in
+  // elements.
   void run(const void* a, int64_t a_stride, void* d, int64_t d_stride, int64_t m) const;
   const LinearWeight& weight() const;
   KernelChoice choice(int64_t m) const;

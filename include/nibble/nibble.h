@@ -65,8 +65,8 @@ nibble_status nibble_device_create_cuda(int index, nibble_device** device);
 /* The stream that the device's ops are put in order on, a cudaStream_t; null for a CPU. */
 void* nibble_device_stream(const nibble_device* device);
 /* Puts the ops of this device and of all that was made from it on a cudaStream_t of the caller's
- * from now on; null: on the device's own again (cudaStreamLegacy names the default stream). What was
- * put on the other stream before is not waited for. */
+ * from now on; null: on the device's own again (cudaStreamLegacy names the default stream). What
+ * was put on the other stream before is not waited for. */
 nibble_status nibble_device_use_stream(const nibble_device* device, void* stream);
 /* Waits for what was put on the stream. A CPU's calls are done when they return. */
 nibble_status nibble_device_synchronize(const nibble_device* device);
@@ -127,6 +127,9 @@ typedef struct nibble_weight_desc {
   int64_t num_segments; /* 0: 1 */
   const int64_t* segment_begin;
   const float* decode_scales;
+  /* Not 0: rows 0 .. n / 2 - 1 are an MLP's gate and the others its up projection. Its GEMMs write
+   * D[m, n / 2] = silu(gate) * up. */
+  int gate_up;
 } nibble_weight_desc;
 
 typedef struct nibble_weight nibble_weight;
@@ -144,6 +147,7 @@ typedef struct nibble_gemm_options {
   nibble_dtype d_type;
   nibble_activation activation; /* as the weight was prepared for */
   int add;                      /* D += instead of D = */
+  const float* bias;            /* [n] in the device's memory, added to A * W^T; null: none */
 } nibble_gemm_options;
 
 typedef struct nibble_gemm nibble_gemm;
@@ -152,7 +156,8 @@ typedef struct nibble_gemm nibble_gemm;
 nibble_status nibble_gemm_create(const nibble_weight* weight, const nibble_device* device,
                                  const nibble_gemm_options* options, nibble_gemm** gemm);
 
-/* D[m, n] = A[m, k] * W^T, put in order on the device's stream. Strides in elements, 0: packed.
+/* D[m, n] = A[m, k] * W^T + bias (see gate_up), put in order on the device's stream. Strides in
+ * elements, 0: packed.
  * Allocates nothing and can be captured in a CUDA graph. */
 nibble_status nibble_gemm_run(const nibble_gemm* gemm, const void* a, int64_t a_stride, void* d,
                               int64_t d_stride, int64_t m);

@@ -32,6 +32,9 @@ struct WeightTensor {
   const uint8_t* scales = nullptr;    // n * (k / block_size); null without block scales
   const float* row_scales = nullptr;  // kF8 only: [n]
   std::vector<Segment> segments;      // kNvfp4: at least one, ascending, first at row 0
+  // Rows [0, n/2) are an MLP's gate and [n/2, n) its up projection, for GEMMs that end in
+  // silu(gate) * up, and for these only: a layout may keep the two together.
+  bool gate_up = false;
   float input_decode_scale = 0.0f;    // static activation scale for ActivationMode::kFp4; 0: none
   std::shared_ptr<const void> owner;  // keeps codes and scales alive
 };

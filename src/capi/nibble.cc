@@ -136,6 +136,7 @@ WeightTensor to_tensor(const nibble_weight_desc& desc) {
   t.format = to_format(desc.format, kName);
   t.n = desc.n;
   t.k = desc.k;
+  t.gate_up = desc.gate_up != 0;
   const int64_t block = block_size(t.format);
   constexpr int64_t kMaxDimension = INT32_MAX;  // so that no product below overflows
   NIBBLE_CHECK(t.n >= 1 && t.n <= kMaxDimension && t.k >= block && t.k <= kMaxDimension, kBad,
@@ -274,7 +275,8 @@ nibble_status nibble_gemm_create(const nibble_weight* weight, const nibble_devic
                                    .a = nibble::to_dtype(in.a_type, name, "a_type"),
                                    .d = nibble::to_dtype(in.d_type, name, "d_type"),
                                    .activation = nibble::to_activation(in.activation, d, name),
-                                   .add = in.add != 0};
+                                   .add = in.add != 0,
+                                   .bias = in.bias};
     *gemm = new nibble_gemm{nibble::GemmPlan(w, d, o), o.max_m, {}};
   });
 }
@@ -284,7 +286,7 @@ nibble_status nibble_gemm_run(const nibble_gemm* gemm, const void* a, int64_t a_
   return guarded([&, name = __func__] {
     const nibble_gemm& g = given(gemm, name, "gemm");
     const nibble::LinearWeight& w = g.plan.weight();
-    g.plan.run(a, a_stride == 0 ? w.k() : a_stride, d, d_stride == 0 ? w.n() : d_stride, m);
+    g.plan.run(a, a_stride == 0 ? w.k() : a_stride, d, d_stride == 0 ? w.columns() : d_stride, m);
   });
 }
 

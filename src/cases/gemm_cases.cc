@@ -62,6 +62,26 @@ PreparedWeights prepare_all(const WeightTensor& tensor, const Device& host, cons
 
 namespace {
 
+// The spacing of the values of a type: two halves of it, one a rounding. Relative, and at the
+// least.
+struct Rounding {
+  double relative, least;
+};
+Rounding rounding_of(DType type) {
+  return type == DType::kF32    ? Rounding{0, 0}
+         : type == DType::kBF16 ? Rounding{0x1p-7, 0}
+                                : Rounding{0x1p-10, 0x1p-24};
+}
+
+uint16_t to_bits(DType type, float x) {
+  return type == DType::kBF16 ? float_to_bf16(x) : float_to_fp16(x);
+}
+float from_bits(DType type, uint16_t bits) {
+  return type == DType::kBF16 ? bf16_to_float(bits) : fp16_to_float(bits);
+}
+
+// Columns a and d are types; "any" activations are fp32 and, where an implementation wants them so,
+// bf16 of the same values.
 class GemmCase {
  public:
   GemmCase(const CaseRow& row, const Device& host, const Device& device)
@@ -73,18 +93,38 @@ class GemmCase {
     desc_.k = row.integer("k");
     desc_.weight = row.format("weight");
     desc_.activation = row.activation("activation");
+    desc_.d_type = row.dtype("d");
     desc_.num_segments = static_cast<int>(row.integer("segments"));
     desc_.has_c = row.integer("c") != 0;
+    desc_.has_bias = row.integer("bias") != 0;
+    desc_.silu_mul = row.integer("silu_mul") != 0;
+    weight_.tensor.gate_up = desc_.silu_mul;
     a_stride_ = desc_.k + 8;  // rows that are not back to back
     a_ = random_values(desc_.m * a_stride_, random_);
+    const bool any = row.text("a") == "any";
+    const DType narrow = any ? DType::kBF16 : row.dtype("a");
     // The same values for a device's kernels of 16-bit activations and for the reference.
-    if (device.info().kind == DeviceKind::kCuda) {
+    if (!any || device.info().kind == DeviceKind::kCuda) {
       for (float& a : a_) {
-        a_bf16_.push_back(float_to_bf16(a));
-        a = bf16_to_float(a_bf16_.back());
+        a_bits_.push_back(to_bits(narrow, a));
+        a = from_bits(narrow, a_bits_.back());
       }
     }
-    c_ = random_values(desc_.m * desc_.n, random_);
+    a_types_ = {narrow};
+    if (any) a_types_.insert(a_types_.begin(), DType::kF32);
+    if (a_bits_.empty()) a_types_.pop_back();
+    // Sums that fp16 holds.
+    for (WeightTensor::Segment& s : weight_.tensor.segments) {
+      if (desc_.d_type == DType::kF16) s.global_decode_scale *= 0x1p-12f;
+    }
+    bias_ = random_values(desc_.n, random_);
+    c_ = random_values(desc_.m * desc_.columns(), random_);
+    if (desc_.d_type != DType::kF32) {
+      for (float& c : c_) {
+        c_bits_.push_back(to_bits(desc_.d_type, c));
+        c = from_bits(desc_.d_type, c_bits_.back());
+      }
+    }
     if (desc_.activation == ActivationMode::kFp4 && row.seed() % 2 == 0) {
       weight_.tensor.input_decode_scale = 0.01f;
     }
@@ -94,8 +134,7 @@ class GemmCase {
 
   Support adapt(const GemmImpl& impl, const Device& device) {
     Support last = Support::no("no layout can be prepared");
-    for (const DType type : {DType::kF32, DType::kBF16}) {
-      if (type == DType::kBF16 && a_bf16_.empty()) break;
+    for (const DType type : a_types_) {
       desc_.a_type = type;
       for (const auto& [layout, weight] : prepared_) {
         desc_.layout = layout;
@@ -108,44 +147,72 @@ class GemmCase {
   }
 
   std::vector<size_t> output_bytes() const {
-    return {static_cast<size_t>(desc_.m * desc_.n) * sizeof(float)};
+    return {static_cast<size_t>(desc_.m * desc_.columns()) * size_of(desc_.d_type)};
   }
   void initialize(Outputs&) const {}
 
   GemmArgs args(Outputs& out, Inputs& in) const {
     GemmArgs args;
     args.desc = desc_;
-    void* const a = desc_.a_type == DType::kBF16 ? static_cast<void*>(in(a_bf16_)) : in(a_);
+    void* const a = desc_.a_type == DType::kF32 ? static_cast<void*>(in(a_)) : in(a_bits_);
     args.a = {a, desc_.a_type, desc_.m, desc_.k, a_stride_};
     args.b = current_;
-    args.d = {out[0].data(), DType::kF32, desc_.m, desc_.n, desc_.n};
+    const int64_t columns = desc_.columns();
+    args.d = {out[0].data(), desc_.d_type, desc_.m, columns, columns};
     if (desc_.has_c) {
-      args.c = {in(c_), DType::kF32, desc_.m, desc_.n, desc_.n};
+      void* const c = desc_.d_type == DType::kF32 ? static_cast<void*>(in(c_)) : in(c_bits_);
+      args.c = {c, desc_.d_type, desc_.m, columns, columns};
     }
+    if (desc_.has_bias) args.bias = in(bias_);
     return args;
   }
 
   std::string compare(const Outputs& found, const Outputs& expected) const {
-    const auto view = [](const Outputs& out) {
-      const auto bytes = out[0].bytes();
-      return std::span<const float>(reinterpret_cast<const float*>(bytes.data()),
-                                    bytes.size() / sizeof(float));
-    };
-    const auto want = view(expected);
-    return cases::compare(view(found), want, desc_.n, [&](int64_t i) {
-      const double c = desc_.has_c ? std::fabs(c_[i]) : 0.0;
-      return kEpsilon * (sum_length_ * a_norm_[i / desc_.n] * b_norm_[i % desc_.n] +
-                         2 * (std::fabs(want[i]) + c));
+    const std::vector<float> got = widened(found[0]), want = widened(expected[0]);
+    const int64_t columns = desc_.columns();
+    const auto [relative, least] = rounding_of(desc_.d_type);
+    return cases::compare(got, want, columns, [&](int64_t at) {
+      const int64_t i = at / columns, j = at % columns;
+      const double c = desc_.has_c ? std::fabs(c_[at]) : 0.0;
+      double bound = sum_bound(i, j);
+      if (desc_.silu_mul) {
+        // y = silu(g) u, |silu'| < 1.1, and an exponential of g to (4 |g| + 8) epsilon.
+        const double g = y_[i * desc_.n + j], u = y_[i * desc_.n + columns + j];
+        const double gate = g / (1 + std::exp(-g)), error = sum_bound(i, columns + j);
+        bound = 1.1 * bound * (std::fabs(u) + error) + std::fabs(gate) * error +
+                kEpsilon * (4 * std::fabs(g) + 8) * std::fabs(gate * u);
+      }
+      return bound + kEpsilon * 2 * (std::fabs(want[at]) + c) + relative * std::fabs(want[at]) +
+             least;
     });
   }
 
  private:
   static constexpr double kEpsilon = 0x1p-24;
 
+  std::vector<float> widened(const GuardedBuffer& out) const {
+    std::vector<float> values(desc_.m * desc_.columns());
+    if (desc_.d_type == DType::kF32) {
+      std::memcpy(values.data(), out.bytes().data(), out.bytes().size());
+      return values;
+    }
+    for (size_t i = 0; i < values.size(); ++i) {
+      uint16_t bits;
+      std::memcpy(&bits, &out.bytes()[2 * i], 2);
+      values[i] = from_bits(desc_.d_type, bits);
+    }
+    return values;
+  }
+
   // |computed - exact| <= length * epsilon * sum |a_k b_k| for fp32 sums (Higham, Accuracy and
   // Stability of Numerical Algorithms, section 3.1), where length is the longest chain of additions
   // that a product goes through; and sum |a_k b_k| <= |a| |b|. Every kernel keeps at least 8
   // partial sums.
+  double sum_bound(int64_t i, int64_t j) const {
+    const double bias = desc_.has_bias ? 4 * std::fabs(bias_[j]) : 0.0;
+    return kEpsilon * (sum_length_ * a_norm_[i] * b_norm_[j] + bias);
+  }
+
   void set_bounds() {
     sum_length_ = static_cast<double>(desc_.k) / 8 + 24;
     for (int64_t i = 0; i < desc_.m; ++i) {
@@ -155,11 +222,17 @@ class GemmCase {
     }
     const PreparedWeight& any = prepared_.begin()->second;
     std::vector<float> row(desc_.k);
+    if (desc_.silu_mul) y_.resize(desc_.m * desc_.n);
     for (int64_t j = 0; j < desc_.n; ++j) {
       any.decode_row(any, j, row.data());
       double sum = 0;
       for (const float b : row) sum += static_cast<double>(b) * b;
       b_norm_.push_back(std::sqrt(sum) * any.alpha(j));
+      for (int64_t i = 0; i < desc_.m && desc_.silu_mul; ++i) {
+        double y = 0;
+        for (int64_t k = 0; k < desc_.k; ++k) y += double{a_[i * a_stride_ + k]} * row[k];
+        y_[i * desc_.n + j] = any.alpha(j) * y + (desc_.has_bias ? bias_[j] : 0.0);
+      }
     }
   }
 
@@ -167,12 +240,14 @@ class GemmCase {
   RandomWeight weight_;
   GemmDesc desc_;
   int64_t a_stride_ = 0;
-  std::vector<float> a_, c_;
-  std::vector<uint16_t> a_bf16_;  // a_, for CUDA devices
+  std::vector<float> a_, c_, bias_;
+  std::vector<uint16_t> a_bits_, c_bits_;  // a_ and c_ in 16 bits
+  std::vector<DType> a_types_;             // that a can be had in
   PreparedWeights prepared_;
   const PreparedWeight* current_ = nullptr;
   double sum_length_ = 0;
   std::vector<double> a_norm_, b_norm_;
+  std::vector<double> y_;  // with silu_mul: A * B^T and its bias
 };
 
 }  // namespace

@@ -31,7 +31,9 @@ GemmDesc describe(const PreparedWeight& w, const GemmOptions& options, int64_t m
           .a_type = options.a,
           .d_type = options.d,
           .num_segments = static_cast<int>(std::max<size_t>(1, w.segments.size())),
-          .has_c = options.add};
+          .has_c = options.add,
+          .has_bias = options.bias != nullptr,
+          .silu_mul = w.gate_up};
 }
 
 // m = 1 .. 16 each have their own choice; above, each power of two is cut into four.
@@ -55,6 +57,8 @@ void check_tensor(const WeightTensor& t) {
   constexpr auto kBad = ErrorCode::kInvalidArgument;
   NIBBLE_CHECK(t.n > 0 && t.k > 0, kBad, "prepare: {}: expected a matrix, found [{}, {}]", t.name,
                t.n, t.k);
+  NIBBLE_CHECK(!t.gate_up || t.n % 2 == 0, kBad,
+               "prepare: {}: gate and up need as many rows each, found {} in all", t.name, t.n);
   NIBBLE_CHECK(t.codes != nullptr, kBad, "prepare: {}: codes is null", t.name);
   if (!is_fp4(t.format)) {
     NIBBLE_CHECK(t.format != WeightFormat::kF8 || t.row_scales != nullptr, kBad,
@@ -80,6 +84,7 @@ void check_tensor(const WeightTensor& t) {
 
 int64_t LinearWeight::n() const { return prepared_->n; }
 int64_t LinearWeight::k() const { return prepared_->k; }
+int64_t LinearWeight::columns() const { return prepared_->gate_up ? n() / 2 : n(); }
 WeightFormat LinearWeight::format() const { return prepared_->format; }
 size_t LinearWeight::bytes() const { return prepared_->bytes; }
 
@@ -101,7 +106,8 @@ const WeightLayoutImpl& choose_layout(const WeightTensor& tensor, const Device& 
                         .layout = layout.layout,
                         .activation = activation,
                         .a_type = type,
-                        .d_type = type};
+                        .d_type = type,
+                        .silu_mul = tensor.gate_up};
     for (const GemmImpl& impl : impls<GemmImpl>()) {
       if (!forced.empty() && impl.name != forced) continue;
       const Support s = impl.can_implement(desc, device.info());
@@ -177,8 +183,9 @@ void GemmPlan::run(const void* a, int64_t a_stride, void* d, int64_t d_stride, i
   args.desc = describe(w, s.options, m, s.device.info());
   args.a = {const_cast<void*>(a), s.options.a, m, w.k, a_stride};
   args.b = &w;
-  args.d = {d, s.options.d, m, w.n, d_stride};
+  args.d = {d, s.options.d, m, args.desc.columns(), d_stride};
   if (s.options.add) args.c = args.d;
+  args.bias = s.options.bias;
   args.workspace = s.device.workspace();
   validate(args);
   const Selection<GemmImpl>& choice = s.by_bucket[bucket_of(m)];

@@ -42,9 +42,10 @@ std::string_view to_string(WeightLayout layout) {
 }
 
 std::string to_string(const GemmDesc& d) {
-  return fmt::format("m={} n={} k={} {} {} {} {}->{}{}{}", d.m, d.n, d.k, to_string(d.weight),
+  return fmt::format("m={} n={} k={} {} {} {} {}->{}{}{}{}{}", d.m, d.n, d.k, to_string(d.weight),
                      to_string(d.layout), to_string(d.activation), lower(d.a_type), lower(d.d_type),
                      d.num_segments > 1 ? fmt::format(" segments={}", d.num_segments) : "",
+                     d.has_bias ? " +bias" : "", d.silu_mul ? " silu_mul" : "",
                      d.has_c ? " +c" : "");
 }
 

@@ -1,4 +1,4 @@
-// D = alpha * A * B^T + C; A = activations [m, k], B = weights [n, k], both K-major.
+// D = alpha * A * B^T + bias + C; A = activations [m, k], B = weights [n, k], both K-major.
 #pragma once
 
 #include <vector>
@@ -44,7 +44,13 @@ struct GemmDesc {
   DType a_type = DType::kF32;
   DType d_type = DType::kF32;
   int num_segments = 1;
-  bool has_c = false;  // adds C, of D's type; C may be D itself
+  bool has_c = false;     // adds C, of D's type and shape; C may be D itself
+  bool has_bias = false;  // adds a value a row of B
+  // D = silu(gate) * up + C, gate and up being the halves of A * B^T and its bias; for weights with
+  // WeightTensor::gate_up, and for all of those.
+  bool silu_mul = false;
+
+  int64_t columns() const { return silu_mul ? n / 2 : n; }  // of D
 };
 std::string to_string(const GemmDesc& desc);  // "m=1 n=576 k=576 nvfp4 int8 f32->f32"
 
@@ -60,8 +66,9 @@ struct GemmArgs {
   GemmDesc desc;
   MatrixView a;                       // [m, k]
   const PreparedWeight* b = nullptr;  // [n, k]
-  MatrixView d;                       // [m, n]
-  MatrixView c;                       // [m, n] where desc.has_c
+  MatrixView d;                       // [m, desc.columns()]
+  MatrixView c;                       // the same where desc.has_c
+  const float* bias = nullptr;        // [n] where desc.has_bias
   void* workspace = nullptr;
 };
 

@@ -58,8 +58,14 @@ void validate(const GemmArgs& args) {
                to_string(d.weight), to_string(d.layout), d.n, d.k, to_string(b.format),
                to_string(b.layout), b.n, b.k);
   check_view("gemm", "a", args.a, d.m, d.k, d.a_type);
-  check_view("gemm", "d", args.d, d.m, d.n, d.d_type);
-  if (d.has_c) check_view("gemm", "c", args.c, d.m, d.n, d.d_type);
+  NIBBLE_CHECK(
+      b.gate_up == d.silu_mul, kBad,
+      "gemm: b ({}) {}, but silu_mul is {}: rows of gate and up are prepared for that alone",
+      b.name, b.gate_up ? "is gate and up" : "is not gate and up", d.silu_mul);
+  NIBBLE_CHECK(!d.silu_mul || d.n % 2 == 0, kBad, "gemm: silu_mul needs an even n, found {}", d.n);
+  check_view("gemm", "d", args.d, d.m, d.columns(), d.d_type);
+  if (d.has_c) check_view("gemm", "c", args.c, d.m, d.columns(), d.d_type);
+  if (d.has_bias) check_pointer("gemm", "bias", args.bias);
 }
 
 namespace {

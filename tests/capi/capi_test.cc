@@ -87,6 +87,34 @@ TEST(CApi, MultipliesAfterEverythingElseIsGone) {
   EXPECT_EQ(nibble_gemm_kernel(gemm.get(), 4), nullptr);
 }
 
+// y = (2 sum a, 10 sum a) + bias; of gate and up, silu(y0) y1.
+TEST(CApi, AddsABiasAndMultipliesGateAndUp) {
+  const DevicePtr device = cpu();
+  TinyWeight tiny;
+  const float bias[2] = {0.25f, -3.0f};
+  std::vector<float> a(16, 0.125f);
+  nibble_gemm_options options = options_16bit(1);
+  options.bias = bias;
+  for (const int gate_up : {0, 1}) {
+    tiny.desc.gate_up = gate_up;
+    const WeightPtr weight = prepare_16bit(tiny, device.get());
+    nibble_gemm* made = nullptr;
+    ASSERT_EQ(nibble_gemm_create(weight.get(), device.get(), &options, &made), NIBBLE_OK)
+        << nibble_last_error();
+    const GemmPtr gemm(made);
+    float d[2] = {-1, -1};
+    ASSERT_EQ(nibble_gemm_run(gemm.get(), a.data(), 0, d, 0, 1), NIBBLE_OK) << nibble_last_error();
+    const double gate = 2 * 2.0 + 0.25, up = 10 * 2.0 - 3;
+    if (gate_up == 0) {
+      EXPECT_FLOAT_EQ(d[0], static_cast<float>(gate));
+      EXPECT_FLOAT_EQ(d[1], static_cast<float>(up));
+    } else {
+      EXPECT_FLOAT_EQ(d[0], static_cast<float>(gate / (1 + std::exp(-gate)) * up));
+      EXPECT_EQ(d[1], -1);  // one column only
+    }
+  }
+}
+
 TEST(CApi, QuantizesWithAComputedAndWithAGivenScale) {
   const DevicePtr device = cpu();
   std::vector<float> x(2 * 32);

@@ -28,8 +28,8 @@ TEST(GpuConformance, EveryCudaImplementationAgreesWithItsReference) {
   EXPECT_GT(passed["cuda_quantize"], 0);
   EXPECT_GT(passed["cuda_dequantize"], 0);
   if (device->info().sm != 90) return;
-  EXPECT_GT(passed["sm90_bf16xnvfp4_decode_gemm"], 0);
-  EXPECT_GT(passed["sm90_bf16xnvfp4_wgmma_gemm"], 0);
+  EXPECT_GT(passed["sm90_fp4_decode_gemm"], 0);
+  EXPECT_GT(passed["sm90_fp4_wgmma_gemm"], 0);
 }
 
 }  // namespace

@@ -181,6 +181,7 @@ Support can_implement(const GemmDesc& d, const DeviceInfo& device) {
                        to_string(d.d_type));
   }
   if (d.activation == ActivationMode::kFp4) return Support::no("no fp4 activations");
+  if (d.has_bias || d.silu_mul) return Support::no("no bias and no silu_mul");
   if (d.k % kChunk != 0) {
     return Support::no("k must be a multiple of {}, found {}", kChunk, d.k);
   }

@@ -150,6 +150,7 @@ void launch_fp32(const GemmArgs& args, const KernelConfig&, Stream stream) {
 }
 
 Support reads_tiles(const GemmDesc& d, const DeviceInfo& device) {
+  if (d.has_bias || d.silu_mul) return Support::no("no bias and no silu_mul");
   if (device.kind != DeviceKind::kCpu) return Support::no("runs on a CPU only");
   if (d.layout != WeightLayout::kCpuTiles) {
     return Support::no("reads cpu_tiles weights, found {}", to_string(d.layout));

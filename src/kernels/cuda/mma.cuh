@@ -25,32 +25,44 @@ __device__ __forceinline__ void store_matrices_transposed(uint32_t to, const uin
                : "memory");
 }
 
-// d[16, 8] += a[16, 16] * b[16, 8], bf16 in, fp32 sums. a: rows g, g+8 at k 2t, then at 2t + 8;
-// b: column g, k 2t, then 2t + 8; d: row g columns 2t, 2t+1, then row g + 8.
-__device__ __forceinline__ void mma_bf16(float (&d)[4], const uint32_t* a, uint32_t b0,
-                                         uint32_t b1) {
-  asm("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7},"
-      " {%8, %9}, {%0, %1, %2, %3};"
-      : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
-      : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
-}
-
-// A pair of bf16 times the low or the high half of `scales`.
-template <bool kHigh>
-__device__ __forceinline__ uint32_t mul_bf16x2_by(uint32_t pair, uint32_t scales) {
-  uint32_t product;
-  if constexpr (kHigh) {
-    asm("{\n .reg .b16 low, high;\n .reg .b32 both;\n mov.b32 {low, high}, %2;\n"
-        " mov.b32 both, {high, high};\n mul.rn.bf16x2 %0, %1, both;\n}"
-        : "=r"(product)
-        : "r"(pair), "r"(scales));
+// d[16, 8] += a[16, 16] * b[16, 8], bf16 or fp16 in, fp32 sums. a: rows g, g+8 at k 2t, then at
+// 2t + 8; b: column g, k 2t, then 2t + 8; d: row g columns 2t, 2t+1, then row g + 8.
+#define NIBBLE_MMA(type)                                     \
+  asm("mma.sync.aligned.m16n8k16.row.col.f32." type "." type \
+      ".f32 {%0, %1, %2, %3},"                               \
+      " {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};"       \
+      : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])       \
+      : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1))
+template <bool kF16>
+__device__ __forceinline__ void mma(float (&d)[4], const uint32_t* a, uint32_t b0, uint32_t b1) {
+  if constexpr (kF16) {
+    NIBBLE_MMA("f16");
   } else {
-    asm("{\n .reg .b16 low, high;\n .reg .b32 both;\n mov.b32 {low, high}, %2;\n"
-        " mov.b32 both, {low, low};\n mul.rn.bf16x2 %0, %1, both;\n}"
-        : "=r"(product)
-        : "r"(pair), "r"(scales));
+    NIBBLE_MMA("bf16");
+  }
+}
+#undef NIBBLE_MMA
+
+// A pair of bf16 or fp16 times the low or the high half of `scales`.
+#define NIBBLE_MULTIPLY(type, half)                                               \
+  asm("{\n .reg .b16 low, high;\n .reg .b32 both;\n mov.b32 {low, high}, %2;\n"   \
+      " mov.b32 both, {" half ", " half "};\n mul.rn." type "x2 %0, %1, both;\n}" \
+      : "=r"(product)                                                             \
+      : "r"(pair), "r"(scales))
+template <bool kF16, bool kHigh>
+__device__ __forceinline__ uint32_t multiply_pair_by(uint32_t pair, uint32_t scales) {
+  uint32_t product;
+  if constexpr (kF16 && kHigh) {
+    NIBBLE_MULTIPLY("f16", "high");
+  } else if constexpr (kF16) {
+    NIBBLE_MULTIPLY("f16", "low");
+  } else if constexpr (kHigh) {
+    NIBBLE_MULTIPLY("bf16", "high");
+  } else {
+    NIBBLE_MULTIPLY("bf16", "low");
   }
   return product;
 }
+#undef NIBBLE_MULTIPLY
 
 }  // namespace nibble::cuda

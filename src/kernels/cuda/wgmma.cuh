@@ -36,11 +36,11 @@ __device__ __forceinline__ uint32_t operand_of(uint32_t address) { return addres
 inline constexpr uint32_t kOperandStep16 = 32 >> 4;  // to the next 16 of k
 inline constexpr uint64_t kOperandHigh = uint64_t{1u << 30 | 1024 >> 4} << 32;
 
-// d[64, kColumns] += a[64, 16] * b[16, kColumns], bf16 in, fp32 sums. Warp i of four has rows
-// 16 i .. 16 i + 15; its a and d are those of mma_bf16, d by eight columns.
-template <int kColumns>
-__device__ __forceinline__ void wgmma_bf16(float (&d)[kColumns / 2], const uint32_t* a,
-                                           uint32_t operand);
+// d[64, kColumns] += a[64, 16] * b[16, kColumns], bf16 or fp16 in, fp32 sums. Warp i of four has
+// rows 16 i .. 16 i + 15; its a and d are those of mma, d by eight columns.
+template <bool kF16, int kColumns>
+__device__ __forceinline__ void wgmma(float (&d)[kColumns / 2], const uint32_t* a,
+                                      uint32_t operand);
 
 #define NIBBLE_D8(i)                                                                          \
   "+f"(d[i]), "+f"(d[i + 1]), "+f"(d[i + 2]), "+f"(d[i + 3]), "+f"(d[i + 4]), "+f"(d[i + 5]), \
@@ -49,14 +49,14 @@ __device__ __forceinline__ void wgmma_bf16(float (&d)[kColumns / 2], const uint3
 #define NIBBLE_D32(i) NIBBLE_D16(i), NIBBLE_D16(i + 16)
 #define NIBBLE_D64(i) NIBBLE_D32(i), NIBBLE_D32(i + 32)
 #define NIBBLE_D128(i) NIBBLE_D64(i), NIBBLE_D64(i + 64)
-#define NIBBLE_WGMMA(columns, outputs, names, a_and_b)                                           \
+#define NIBBLE_WGMMA(f16, type, columns, outputs, names, a_and_b)                                \
   template <>                                                                                    \
-  __device__ __forceinline__ void wgmma_bf16<columns>(float(&d)[columns / 2], const uint32_t* a, \
+  __device__ __forceinline__ void wgmma<f16, columns>(float(&d)[columns / 2], const uint32_t* a, \
                                                       uint32_t operand) {                        \
     asm volatile(                                                                                \
         "{\n .reg .pred add;\n setp.eq.b32 add, 0, 0;\n"                                         \
-        " wgmma.mma_async.sync.aligned.m64n" #columns "k16.f32.bf16.bf16 {" names "}, " a_and_b  \
-        ", add, 1, 1, 0;\n}"                                                                     \
+        " wgmma.mma_async.sync.aligned.m64n" #columns "k16.f32." type "." type " {" names        \
+        "}, " a_and_b ", add, 1, 1, 0;\n}"                                                       \
         : outputs                                                                                \
         : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(kOperandHigh | operand));              \
   }
@@ -79,11 +79,16 @@ __device__ __forceinline__ void wgmma_bf16(float (&d)[kColumns / 2], const uint3
   "%96, %97, %98, %99, %100, %101, %102, %103, %104, %105, %106, %107, %108, %109, "     \
   "%110, %111, %112, %113, %114, %115, %116, %117, %118, %119, %120, %121, %122, %123, " \
   "%124, %125, %126, %127"
-NIBBLE_WGMMA(16, NIBBLE_D8(0), NIBBLE_NAMES8, "{%8, %9, %10, %11}, %12")
-NIBBLE_WGMMA(32, NIBBLE_D16(0), NIBBLE_NAMES16, "{%16, %17, %18, %19}, %20")
-NIBBLE_WGMMA(64, NIBBLE_D32(0), NIBBLE_NAMES32, "{%32, %33, %34, %35}, %36")
-NIBBLE_WGMMA(128, NIBBLE_D64(0), NIBBLE_NAMES64, "{%64, %65, %66, %67}, %68")
-NIBBLE_WGMMA(256, NIBBLE_D128(0), NIBBLE_NAMES128, "{%128, %129, %130, %131}, %132")
+NIBBLE_WGMMA(false, "bf16", 16, NIBBLE_D8(0), NIBBLE_NAMES8, "{%8, %9, %10, %11}, %12")
+NIBBLE_WGMMA(false, "bf16", 32, NIBBLE_D16(0), NIBBLE_NAMES16, "{%16, %17, %18, %19}, %20")
+NIBBLE_WGMMA(false, "bf16", 64, NIBBLE_D32(0), NIBBLE_NAMES32, "{%32, %33, %34, %35}, %36")
+NIBBLE_WGMMA(false, "bf16", 128, NIBBLE_D64(0), NIBBLE_NAMES64, "{%64, %65, %66, %67}, %68")
+NIBBLE_WGMMA(false, "bf16", 256, NIBBLE_D128(0), NIBBLE_NAMES128, "{%128, %129, %130, %131}, %132")
+NIBBLE_WGMMA(true, "f16", 16, NIBBLE_D8(0), NIBBLE_NAMES8, "{%8, %9, %10, %11}, %12")
+NIBBLE_WGMMA(true, "f16", 32, NIBBLE_D16(0), NIBBLE_NAMES16, "{%16, %17, %18, %19}, %20")
+NIBBLE_WGMMA(true, "f16", 64, NIBBLE_D32(0), NIBBLE_NAMES32, "{%32, %33, %34, %35}, %36")
+NIBBLE_WGMMA(true, "f16", 128, NIBBLE_D64(0), NIBBLE_NAMES64, "{%64, %65, %66, %67}, %68")
+NIBBLE_WGMMA(true, "f16", 256, NIBBLE_D128(0), NIBBLE_NAMES128, "{%128, %129, %130, %131}, %132")
 #undef NIBBLE_WGMMA
 #undef NIBBLE_D8
 #undef NIBBLE_D16

@@ -77,18 +77,28 @@ void launch(const GemmArgs& args, const KernelConfig&, Stream stream) {
   const GemmDesc& d = args.desc;
   const PreparedWeight& b = *args.b;
   const std::vector<double> a = activations(args);
+  std::vector<double> y(d.m * d.n);
   stream.pool->parallel_for(d.n, 1, [&](int64_t begin, int64_t end) {
     std::vector<float> row(d.k);
     for (int64_t j = begin; j < end; ++j) {
       b.decode_row(b, j, row.data());
       const double alpha = b.alpha(j);
+      const double bias = d.has_bias ? args.bias[j] : 0.0;
       for (int64_t i = 0; i < d.m; ++i) {
         double sum = 0;
         for (int64_t k = 0; k < d.k; ++k) sum += a[i * d.k + k] * row[k];
-        store(args.d, i, j, alpha * sum + (d.has_c ? load(args.c, i, j) : 0.0));
+        y[i * d.n + j] = alpha * sum + bias;
       }
     }
   });
+  for (int64_t i = 0; i < d.m; ++i) {
+    const double* values = &y[i * d.n];
+    for (int64_t j = 0; j < d.columns(); ++j) {
+      const double value =
+          d.silu_mul ? values[j] / (1 + std::exp(-values[j])) * values[d.n / 2 + j] : values[j];
+      store(args.d, i, j, value + (d.has_c ? load(args.c, i, j) : 0.0));
+    }
+  }
 }
 
 Support can_implement(const GemmDesc& d, const DeviceInfo& device) {

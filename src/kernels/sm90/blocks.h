@@ -29,6 +29,15 @@ inline constexpr int kBlockCodeBytes = kBlockRows * kBlockK / 2;
 inline constexpr int kBlockScaleBytes = kBlockRows * kBlockK / 16;
 inline constexpr int kBlockBytes = kBlockCodeBytes + kBlockScaleBytes;
 
+// Where row `row` of the weights lies: with WeightTensor::gate_up a block has eight rows of gate
+// and the same eight of up, so that a lane has both.
+NIBBLE_HD constexpr int64_t packed_row(int64_t row, int64_t n, bool gate_up) {
+  if (!gate_up) return row;
+  const bool up = row >= n / 2;
+  const int64_t column = up ? row - n / 2 : row;
+  return column / 8 * kBlockRows + column % 8 + (up ? 8 : 0);
+}
+
 NIBBLE_HD constexpr int64_t row_blocks(int64_t n) { return (n + kBlockRows - 1) / kBlockRows; }
 NIBBLE_HD constexpr int64_t k_blocks(int64_t k) { return (k + kBlockK - 1) / kBlockK; }
 // What a kernel may read behind the last block, for tiles of more rows than there are.

@@ -35,7 +35,7 @@ DecodeConfig from_table(const KernelConfig& c) {
 }
 
 // Fewer warps than this leave a multiprocessor too few loads in flight.
-constexpr int kMinWarps = 7;
+constexpr int min_warps(int tokens) { return tokens == 8 ? 9 : 7; }
 constexpr int kWarpsN[] = {1, 2, 4, 7, 8, 9, 10, 14, 16, 18, 20};
 constexpr int kWarpsK[] = {1, 2, 4};
 constexpr int kClusters[] = {1, 2, 4, 8};
@@ -49,7 +49,7 @@ std::vector<DecodeConfig> all_configs() {
           c.warps_n = warps_n;
           c.warps_k = warps_k;
           c.cluster = cluster;
-          if (warps_n * warps_k >= kMinWarps && warps_n * c.row_tiles % cluster == 0) {
+          if (warps_n * warps_k >= min_warps(c.tokens) && warps_n * c.row_tiles % cluster == 0) {
             all.push_back(c);
           }
         }
@@ -73,17 +73,17 @@ std::span<const KernelConfig> candidates(const GemmDesc& d, const DeviceInfo&) {
   return fitting;
 }
 
-// Least squares over the timings of bench_sm90_gemm on an H200: six layers, m = 1 to 32 (6 % off in
-// the mean). By a fit without a layer, what is chosen for it is 0.4 % slower than the best
-// candidate of both kernels (geometric mean; 2.4 % at worst): bench/results/h200_gemm.json.
-constexpr double kFixedUs = 3.54;  // launch, first loads, last sums
-constexpr double kExtraWaveUs = 1.24;
-constexpr double kDramShare = 0.83;      // of the time that all weights take at full bandwidth
-constexpr double kSmBytesPerNs = 391.0;  // weights, into one multiprocessor, beyond that
-constexpr double kActivationBytesPerNs = 56.0;
-constexpr double kSumBytesPerNs = 7.2;  // the partial sums of a block
-constexpr double kStepNs = 1.24;        // 16 x 16 weights, widened by one scheduler
-constexpr double kStepTokensNs = 2.9;   // and multiplied by 8 tokens
+// tools/fit_sm90.py over the timings of bench_sm90_gemm on an H200: six layers, m = 1 to 32 (6 %
+// off in the mean). By a fit without a layer, what is chosen for it is 1.2 % slower than the best
+// candidate (geometric mean; 8 % at worst): bench/results/h200_gemm.json.
+constexpr double kFixedUs = 3.52;  // launch, first loads
+constexpr double kClusterUs = 0.17;
+constexpr double kExtraWaveUs = 0.90;
+constexpr double kDramShare = 0.343;  // of the time that all weights take at full bandwidth
+constexpr double kActivationBytesPerNs = 37.7;
+constexpr double kSumBytesPerNs = 18.5;  // the partial sums of a block
+constexpr double kStepNs = 7.86;         // 16 x 16 weights, widened by one scheduler
+constexpr double kStepTokensNs = 2.39;   // and multiplied by 8 tokens
 constexpr double kDramEfficiency = 0.875;
 constexpr int kSchedulers = 4;
 // Blocks of clusters above two that can be resident at once, of 132: clusters stay within a GPC.
@@ -98,19 +98,19 @@ double estimate_us(const GemmDesc& d, const KernelConfig& config, const DeviceIn
   const int64_t waves = ceil_div(blocks, std::max<int64_t>(resident, 1));
   const int64_t slice = ceil_div(k_blocks(d.k), c.cluster), steps = ceil_div(slice, c.warps_k);
   const int64_t passes = ceil_div(d.m, c.tokens), tokens = std::min<int64_t>(d.m, c.tokens);
-  const double weights = static_cast<double>(slice * config.tile_n / kBlockRows * kBlockBytes);
   const double activations = static_cast<double>(tokens * slice * kBlockK * 2);
-  const double sums = static_cast<double>(c.warps_k * config.tile_n * (tokens + 1) / 2 * 8);
+  const bool alone = c.cluster * c.warps_k == 1;
+  const double sums =
+      alone ? 0.0 : static_cast<double>(c.warps_k * config.tile_n * ((tokens + 1) / 2) * 8);
   const double scheduler_steps = static_cast<double>(
       steps * ceil_div(c.warps_n * c.warps_k * waves, kSchedulers) * c.row_tiles * 8);
   const double all_weights = static_cast<double>(row_blocks(d.n) * k_blocks(d.k) * kBlockBytes);
   const double ns =
       kDramShare * all_weights / (device.bandwidth_gbps * kDramEfficiency) +
-      static_cast<double>(waves) *
-          (weights / kSmBytesPerNs + activations / kActivationBytesPerNs + sums / kSumBytesPerNs) +
+      static_cast<double>(waves) * (activations / kActivationBytesPerNs + sums / kSumBytesPerNs) +
       scheduler_steps * (kStepNs + kStepTokensNs * c.tokens / 8);
-  return static_cast<double>(passes) *
-         (kFixedUs + kExtraWaveUs * static_cast<double>(waves - 1) + ns * 1e-3);
+  return static_cast<double>(passes) * (kFixedUs + (c.cluster > 1 ? kClusterUs : 0.0) +
+                                        kExtraWaveUs * static_cast<double>(waves - 1) + ns * 1e-3);
 }
 
 Support can_implement(const GemmDesc& d, const DeviceInfo& device) {
@@ -121,30 +121,36 @@ Support can_implement(const GemmDesc& d, const DeviceInfo& device) {
   return Support::yes();
 }
 
+size_t workspace_bytes(const GemmDesc& d, const KernelConfig&, const DeviceInfo&) {
+  return activation_bytes(d);
+}
+
 void launch(const GemmArgs& args, const KernelConfig& config, Stream stream) {
   const GemmDesc& d = args.desc;
   check_operands(args, stream);
   const DecodeConfig c = from_table(config);
+  const Activations a = prepare_activations(args, stream);
   for (int64_t first = 0; first < d.m; first += c.tokens) {
     DecodeParams p = {};
     p.weights = args.b->codes;
     p.row_alpha = args.b->row_alpha;
-    p.a = args.a.row<const uint16_t>(first);
-    p.a_stride = args.a.stride;
-    p.out = output_from(args, first);
+    p.a = a.data + first * a.stride;
+    p.a_stride = a.stride;
+    p.out = output_from(args, a, first);
     p.m = static_cast<int>(std::min<int64_t>(c.tokens, d.m - first));
     p.n = static_cast<int>(d.n);
     p.k = static_cast<int>(d.k);
-    launch_decode(p, c, stream);
+    launch_decode(p, c, a.type, stream);
   }
 }
 
 }  // namespace
 
-const GemmImpl kDecodeGemm = {.name = "sm90_bf16xnvfp4_decode_gemm",
+const GemmImpl kDecodeGemm = {.name = "sm90_fp4_decode_gemm",
                               .can_implement = can_implement,
                               .launch = launch,
                               .candidates = candidates,
-                              .estimate_us = estimate_us};
+                              .estimate_us = estimate_us,
+                              .workspace_bytes = workspace_bytes};
 
 }  // namespace nibble::sm90

@@ -17,12 +17,14 @@ constexpr int max_threads(int row_tiles) { return row_tiles == 1 ? 640 : 512; }
 
 struct Variant {
   DecodeConfig config;
-  DecodeKernel kernel;
+  DecodeKernel bf16, f16;
 };
 template <int kTokenTiles, int kRowTiles, int kStages>
 constexpr Variant variant() {
+  constexpr int kThreads = max_threads(kRowTiles);
   return {{kTokenTiles * 8, kRowTiles, kStages, 0, 0, 0},
-          decode_gemm<kTokenTiles, kRowTiles, kStages, max_threads(kRowTiles)>};
+          decode_gemm<kTokenTiles, kRowTiles, kStages, kThreads, Wide::kBF16>,
+          decode_gemm<kTokenTiles, kRowTiles, kStages, kThreads, Wide::kF16>};
 }
 // Of more tokens a pass (32, 64), all took 1.7 to 2.7 times as long as the wgmma GEMM.
 const Variant kVariants[] = {
@@ -40,10 +42,27 @@ const Variant* find(const DecodeConfig& c) {
   return nullptr;
 }
 
+constexpr int kPad = 16;    // bytes behind each row of activations, against bank conflicts
+constexpr int kLine = 128;  // of shared memory
+int whole_lines(int bytes) { return (bytes + kLine - 1) / kLine * kLine; }
+
 DecodeShared shared_of(const DecodeConfig& c, int64_t m, int64_t k) {
-  return {static_cast<int>(m), static_cast<int>(k), c.warps_n, c.warps_k,
-          c.cluster,           c.row_tiles,         c.stages};
+  const auto tokens = static_cast<int>(m);
+  const auto blocks = static_cast<int>((k_blocks(k) + c.cluster - 1) / c.cluster);
+  const int rows = c.warps_n * c.row_tiles * kBlockRows;
+  DecodeShared at;
+  at.factors = 16;  // behind the barrier
+  at.activations = whole_lines(at.factors + rows / c.cluster * 8);
+  at.activation_stride = blocks * kBlockK * 2 + kPad;
+  at.ring = at.activations + whole_lines(tokens * at.activation_stride);
+  at.sums = at.ring + c.warps_n * c.warps_k * c.stages * c.row_tiles * kBlockBytes;
+  const bool alone = c.warps_k * c.cluster == 1;
+  at.bytes = at.sums + (alone ? 0 : c.warps_k * rows * ((tokens + 1) / 2 * 2) * 4);
+  return at;
 }
+
+bool is_power_of_two(int x) { return x > 0 && (x & (x - 1)) == 0; }
+int log2_of(int power) { return __builtin_ctz(static_cast<unsigned>(power)); }
 
 }  // namespace
 
@@ -57,29 +76,35 @@ std::span<const DecodeConfig> decode_kernels() {
 }
 
 bool decode_fits(const DecodeConfig& c, int64_t m, int64_t n, int64_t k) {
-  return m > 0 && m <= c.tokens && find(c) != nullptr && c.warps_n > 0 && c.warps_k > 0 &&
-         c.warps_n * c.warps_k * 32 <= max_threads(c.row_tiles) && c.cluster > 0 &&
+  return m > 0 && m <= c.tokens && find(c) != nullptr && c.warps_n > 0 &&
+         is_power_of_two(c.warps_k) && is_power_of_two(c.cluster) &&
+         c.warps_n * c.warps_k * 32 <= max_threads(c.row_tiles) &&
          c.warps_n * c.row_tiles <= kTailBytes / kBlockBytes && c.cluster <= kMaxCluster &&
-         c.warps_n * c.row_tiles * 2 % c.cluster == 0 &&
+         c.warps_n * c.row_tiles % c.cluster == 0 &&
          k_blocks(k) >= int64_t{c.cluster} * c.warps_k && n > 0 &&
          shared_of(c, m, k).bytes <= kSharedLimit;
 }
 
-void launch_decode(const DecodeParams& params, const DecodeConfig& c, Stream stream) {
+void launch_decode(const DecodeParams& params, const DecodeConfig& c, Wide type, Stream stream) {
   DecodeParams p = params;
+  const int rows = c.warps_n * c.row_tiles * kBlockRows;
+  p.k_stride = row_blocks(p.n) * kBlockBytes;
+  p.all_k = static_cast<int>(k_blocks(p.k));
   p.warps_n = c.warps_n;
-  p.warps_k = c.warps_k;
-  p.cluster = c.cluster;
+  p.warps_k_log2 = log2_of(c.warps_k);
+  p.cluster_log2 = log2_of(c.cluster);
+  p.own_rows = rows / c.cluster;
+  p.at = shared_of(c, p.m, p.k);
   p.weights_first = stream.pdl;
-  const int64_t rows = int64_t{c.warps_n} * c.row_tiles * kBlockRows;
-  const auto tiles = static_cast<unsigned>((p.n + rows - 1) / rows);
+  const auto tiles = static_cast<unsigned>((int64_t{p.n} + rows - 1) / rows);
+  const Variant& v = *find(c);
   cuda::launch({.grid = tiles * static_cast<unsigned>(c.cluster),
-                .block = static_cast<unsigned>(c.warps_n * c.warps_k * 32),
-                .shared_bytes = static_cast<size_t>(shared_of(c, p.m, p.k).bytes),
+                .block = {32, static_cast<unsigned>(c.warps_n), static_cast<unsigned>(c.warps_k)},
+                .shared_bytes = static_cast<size_t>(p.at.bytes),
                 .cluster = static_cast<unsigned>(c.cluster),
                 .pdl = stream.pdl,
                 .stream = stream},
-               "sm90_bf16xnvfp4_decode_gemm", find(c)->kernel, p);
+               "sm90_fp4_decode_gemm", type == Wide::kF16 ? v.f16 : v.bf16, p);
 }
 
 }  // namespace nibble::sm90

@@ -8,66 +8,51 @@
 // k is split over the warps of a block (warps_k) and over the blocks of a cluster; each block owns
 // an equal share of the cluster's rows. Every warp sends its sums to the owner's shared memory by
 // st.async, into a slot of its own, and the owner adds the slots in order: no atomics, no memory
-// to clear, the same bits on every run.
+// to clear, the same bits on every run. Warps that have their rows to themselves write them out.
 //
 // What lost: bulk copies by one thread (0.3 us to wait and issue each), register rings, sums
-// through global memory.
+// through global memory, one more slot of the ring under way.
 #pragma once
 
 #include <type_traits>
 
 #include "kernels/cuda/async_copy.cuh"
-#include "kernels/sm90/blocks.h"
 #include "kernels/sm90/output.cuh"
 #include "kernels/sm90/widen.cuh"
 
 namespace nibble::sm90 {
 
-constexpr int kDecodePad = 16;  // bytes behind each row of activations
+// i / divisor for i below 2^20, given 1 / divisor: half of one keeps off whole numbers by more than
+// the product's error.
+__device__ __forceinline__ int quotient(int i, float inverse) {
+  return static_cast<int>((static_cast<float>(i) + 0.5f) * inverse);
+}
 
-// Where things lie in a block's shared memory, in bytes.
-struct DecodeShared {
-  int alpha, activations, activation_stride, ring, sums, bytes;
-
-  __host__ __device__ DecodeShared(int m, int k, int warps_n, int warps_k, int cluster,
-                                   int row_tiles, int stages) {
-    const int blocks = static_cast<int>((k_blocks(k) + cluster - 1) / cluster);
-    const int rows = warps_n * row_tiles * kBlockRows;
-    alpha = 16;  // behind the barrier
-    activations = alpha + (rows / cluster * 4 + 127) / 128 * 128;
-    activation_stride = blocks * kBlockK * 2 + kDecodePad;
-    ring = activations + (m * activation_stride + 127) / 128 * 128;
-    sums = ring + warps_n * warps_k * stages * row_tiles * kBlockBytes;
-    bytes = sums + warps_k * rows * ((m + 1) / 2 * 2) * 4;
-  }
-};
-
-template <int kTokenTiles, int kRowTiles, int kStages, int kMaxThreads>
+template <int kTokenTiles, int kRowTiles, int kStages, int kMaxThreads, Wide kWide>
 __global__ void __launch_bounds__(kMaxThreads, 1) decode_gemm(const DecodeParams p) {
   using namespace nibble::cuda;
   extern __shared__ __align__(128) uint8_t shared[];
-  const DecodeShared at(p.m, p.k, p.warps_n, p.warps_k, p.cluster, kRowTiles, kStages);
-  const int threads = p.warps_n * p.warps_k * 32;
-  const int warp = threadIdx.x / 32, lane = threadIdx.x % 32, g = lane / 4, t = lane % 4;
-  const int warp_n = warp % p.warps_n, warp_k = warp / p.warps_n;
-  const int rank = blockIdx.x % p.cluster, tile = blockIdx.x / p.cluster;
+  const int lane = threadIdx.x, warp_n = threadIdx.y, warp_k = threadIdx.z;
+  const int warp = warp_k * p.warps_n + warp_n, thread = warp * 32 + lane;
+  const int warps_k = 1 << p.warps_k_log2, cluster = 1 << p.cluster_log2;
+  const int threads = p.warps_n * warps_k * 32, g = lane / 4, t = lane % 4;
+  const int rank = blockIdx.x & (cluster - 1), tile = blockIdx.x >> p.cluster_log2;
   const uint32_t base = shared_address(shared), barrier = base;
-  const int all_k = (p.k + kBlockK - 1) / kBlockK;
-  const int all_rows = (p.n + kBlockRows - 1) / kBlockRows;
-  const int k_begin = all_k * rank / p.cluster, k_end = all_k * (rank + 1) / p.cluster;
-  const int rows = p.warps_n * kRowTiles * kBlockRows, own_rows = rows / p.cluster;
-  const int first_row = tile * rows, own_first = first_row + rank * own_rows;
-  const int pair_tokens = (p.m + 1) / 2 * 2, slots = p.cluster * p.warps_k;
+  const int k_begin = p.all_k * rank >> p.cluster_log2;
+  const int k_end = p.all_k * (rank + 1) >> p.cluster_log2;
+  const int own_rows = p.own_rows, own_first = tile * own_rows * cluster + rank * own_rows;
+  const int pair_tokens = (p.m + 1) / 2 * 2, slots = cluster * warps_k;
+  const bool alone = slots == 1;  // no sums of others
 
   // The ring, addressed as this lane sees it. Rows below n's last are read from what follows (the
   // layout ends with kTailBytes) and not written out.
   constexpr int kSlotBytes = kRowTiles * kBlockBytes;
-  const uint32_t ring = base + at.ring + warp * (kStages * kSlotBytes) + lane * 16;
+  const uint32_t ring = base + p.at.ring + warp * (kStages * kSlotBytes) + lane * 16;
   const uint32_t ring_end = ring + kStages * kSlotBytes;
   const int to_scales = kBlockCodeBytes - lane * 12;
-  const int steps = (k_end - k_begin - warp_k + p.warps_k - 1) / p.warps_k;
-  const int64_t k_stride = int64_t{all_rows} * kBlockBytes, k_step = p.warps_k * k_stride;
-  const uint8_t* source = p.weights + (k_begin + warp_k) * k_stride +
+  const int steps = (k_end - k_begin - warp_k + warps_k - 1) >> p.warps_k_log2;
+  const int64_t k_step = p.k_stride << p.warps_k_log2;
+  const uint8_t* source = p.weights + (k_begin + warp_k) * p.k_stride +
                           int64_t{tile * p.warps_n + warp_n} * kSlotBytes + lane * 16;
   uint32_t fetch_to = ring;
   const auto fetch = [&] {
@@ -89,13 +74,15 @@ __global__ void __launch_bounds__(kMaxThreads, 1) decode_gemm(const DecodeParams
     }
   };
 
-  if (threadIdx.x == 0) {
-    mbarrier_init(barrier, 1);
-    fence_mbarrier_init();
-    mbarrier_expect(barrier, slots * own_rows * pair_tokens * 4);
+  if (!alone) {
+    if (thread == 0) {
+      mbarrier_init(barrier, 1);
+      fence_mbarrier_init();
+      mbarrier_expect(barrier, slots * own_rows * pair_tokens * 4);
+    }
+    __syncwarp();
+    if (cluster > 1) cluster_arrive();
   }
-  __syncwarp();
-  if (p.cluster > 1) cluster_arrive();
 
   // Activations before the ring, for everyone waits for them, unless the weights can come while
   // another kernel still makes the activations.
@@ -103,18 +90,24 @@ __global__ void __launch_bounds__(kMaxThreads, 1) decode_gemm(const DecodeParams
   wait_for_previous_kernel();
   {
     const int chunks = (k_end - k_begin) * (kBlockK / 8), total = chunks * p.m;
+    const float per_token = __fdividef(1.0f, static_cast<float>(chunks));
     // Blocks start in different places, or all would ask the same slice of L2 at once.
-    const int turn = static_cast<int>(static_cast<uint32_t>(tile) * 1032u % total);
-    for (int i = threadIdx.x; i < total; i += threads) {
+    const int turn = static_cast<int>(__umulhi(tile * 0x9E3779B9u, total)) & ~7;
+    for (int i = thread; i < total; i += threads) {
       const int j = i + turn < total ? i + turn : i + turn - total;
-      const int token = j / chunks, chunk = j - token * chunks;
+      const int token = quotient(j, per_token), chunk = j - token * chunks;
       const int k = k_begin * kBlockK + chunk * 8;
-      cp_async_16(base + at.activations + token * at.activation_stride + chunk * 16,
+      cp_async_16(base + p.at.activations + token * p.at.activation_stride + chunk * 16,
                   p.a + token * p.a_stride + min(k, p.k - 8), k < p.k ? 16 : 0);
     }
-    for (int i = threadIdx.x; i < own_rows; i += threads) {
-      const int row = min(own_first + i, p.n - 1);
-      cp_async_4(base + at.alpha + i * 4, p.row_alpha + row);
+    // Factors of a row: what its sums are multiplied by, and what is added.
+    const int last_row = (p.n + kBlockRows - 1) / kBlockRows * kBlockRows - 1;
+    const bool biased = p.out.bias != nullptr;
+    const float* bias = biased ? p.out.bias : p.row_alpha;
+    for (int i = thread; i < own_rows; i += threads) {
+      const int row = own_first + i, logical = min(logical_row(p.out, row), p.n - 1);
+      cp_async_4(base + p.at.factors + i * 8, p.row_alpha + min(row, last_row));
+      cp_async_4(base + p.at.factors + i * 8 + 4, bias + logical, biased ? 4 : 0);
     }
     cp_async_commit();
   }
@@ -130,8 +123,9 @@ __global__ void __launch_bounds__(kMaxThreads, 1) decode_gemm(const DecodeParams
   uint32_t token_at[kTokenTiles];
 #pragma unroll
   for (int i = 0; i < kTokenTiles; ++i) {
-    token_at[i] = base + at.activations + min(i * 8 + lane % 8, p.m - 1) * at.activation_stride +
-                  warp_k * (kBlockK * 2) + lane / 8 * 16;
+    token_at[i] = base + p.at.activations +
+                  min(i * 8 + lane % 8, p.m - 1) * p.at.activation_stride + warp_k * (kBlockK * 2) +
+                  lane / 8 * 16;
   }
   // Batches of loads ahead of their use and, where registers allow, two chains of sums: with two to
   // four warps a scheduler, latencies show.
@@ -140,7 +134,7 @@ __global__ void __launch_bounds__(kMaxThreads, 1) decode_gemm(const DecodeParams
   float sum[kChains][kRowTiles][kTokenTiles][4] = {};
   uint32_t slot = ring;
   const int to_step_scales = kBlockCodeBytes + g * 16 - lane * 16;
-  const int token_step = p.warps_k * (kBlockK * 2);
+  const int token_step = kBlockK * 2 << p.warps_k_log2;
   const auto step = [&](auto fetches) {
     cp_async_wait<kStages - 2>();
     __syncwarp();  // scales are read by other lanes than copied them
@@ -173,11 +167,11 @@ __global__ void __launch_bounds__(kMaxThreads, 1) decode_gemm(const DecodeParams
           const int pair = first + j;
           const uint4& c = codes[r][pair / 2];
           uint32_t a[8];
-          widen_pair(pair % 2 ? c.z : c.x, pair % 2 ? c.w : c.y, (&scales[r].x)[pair], a);
+          widen_pair<kWide>(pair % 2 ? c.z : c.x, pair % 2 ? c.w : c.y, (&scales[r].x)[pair], a);
 #pragma unroll
           for (int i = 0; i < kTokenTiles; ++i) {
-            mma_bf16(sum[0][r][i], a, b[j][i][0], b[j][i][1]);
-            mma_bf16(sum[kChains - 1][r][i], a + 4, b[j][i][2], b[j][i][3]);
+            mma<kWide == Wide::kF16>(sum[0][r][i], a, b[j][i][0], b[j][i][1]);
+            mma<kWide == Wide::kF16>(sum[kChains - 1][r][i], a + 4, b[j][i][2], b[j][i][3]);
           }
         }
       }
@@ -200,17 +194,51 @@ __global__ void __launch_bounds__(kMaxThreads, 1) decode_gemm(const DecodeParams
       (&sum[0][0][0][0])[i] += (&sum[1][0][0][0])[i];
   }
 
+  // y of a row of the block's own, for two tokens.
+  const float scale = sum_scale(p.out);
+  const auto scaled = [&](int row, float2 sums) -> float2 {
+    const float2 f = load_shared_f32x2(base + p.at.factors + row * 8);
+    return {fmaf(sums.x, f.x * scale, f.y), fmaf(sums.y, f.x * scale, f.y)};
+  };
+  // Row `row` of the own ones; with SiLU-mul a row of gate, `up` that of row + 8.
+  const auto write = [&](int token, int row, float2 y, float2 up) {
+    int column = own_first + row;
+    if (p.out.silu_mul) {
+      column = column / kBlockRows * 8 + column % 8;
+      y = {silu(y.x) * up.x, silu(y.y) * up.y};
+    }
+    if (column >= p.out.columns || token >= p.m) return;
+    store_output(p.out, token, column, y.x);
+    if (token + 1 < p.m) store_output(p.out, token + 1, column, y.y);
+  };
+  if (alone) {
+#pragma unroll
+    for (int r = 0; r < kRowTiles; ++r) {
+      const int row = (warp_n * kRowTiles + r) * kBlockRows + g;
+#pragma unroll
+      for (int i = 0; i < kTokenTiles; ++i) {
+        const float* x = sum[0][r][i];
+        const int token = i * 8 + 2 * t;
+        const float2 upper = scaled(row, {x[0], x[1]}), lower = scaled(row + 8, {x[2], x[3]});
+        write(token, row, upper, lower);
+        if (!p.out.silu_mul) write(token, row + 8, lower, lower);
+      }
+    }
+    return;
+  }
+
   // Slot s of the owner: own_rows x pair_tokens sums. (st.async faults outside of a cluster.)
-  if (p.cluster > 1) cluster_wait();
-  const int my_slot = rank * p.warps_k + warp_k;
+  if (cluster > 1) cluster_wait();
+  const int my_slot = rank * warps_k + warp_k;
 #pragma unroll
   for (int half = 0; half < 2 * kRowTiles; ++half) {
     const int row = warp_n * (kRowTiles * kBlockRows) + half * 8;
-    const int owner = row / own_rows;
-    uint32_t to = base + at.sums +
+    int owner = 0;
+    while (row >= (owner + 1) * own_rows) ++owner;
+    uint32_t to = base + p.at.sums +
                   ((my_slot * own_rows + row - owner * own_rows + g) * pair_tokens + 2 * t) * 4;
     uint32_t to_barrier = barrier;
-    if (p.cluster > 1) {
+    if (cluster > 1) {
       to = remote_address(to, owner);
       to_barrier = remote_address(barrier, owner);
     }
@@ -218,32 +246,36 @@ __global__ void __launch_bounds__(kMaxThreads, 1) decode_gemm(const DecodeParams
     for (int i = 0; i < kTokenTiles; ++i) {
       const float* pair = &sum[0][half / 2][i][half % 2 * 2];
       if (i * 8 + 2 * t >= p.m) continue;
-      if (p.cluster > 1) {
+      if (cluster > 1) {
         store_remote(to + i * 32, pair[0], pair[1], to_barrier);
       } else {
         store_shared(to + i * 32, pair[0], pair[1]);
       }
     }
   }
-  if (p.cluster > 1) {
+  if (cluster > 1) {
     mbarrier_wait(barrier, 0);
   } else {
     __syncthreads();
   }
-  for (int i = threadIdx.x; i < own_rows * (pair_tokens / 2); i += threads) {
-    const int token = i / own_rows * 2, row = i % own_rows;
+  const auto add_up = [&](int row, int token) {
     float2 total = {0.0f, 0.0f};
-    uint32_t from = base + at.sums + (row * pair_tokens + token) * 4;
+    const uint32_t from = base + p.at.sums + (row * pair_tokens + token) * 4;
 #pragma unroll 4
     for (int s = 0; s < slots; ++s) {
       const float2 part = load_shared_f32x2(from + s * own_rows * pair_tokens * 4);
       total.x += part.x;
       total.y += part.y;
     }
-    if (own_first + row >= p.n) continue;
-    const float alpha = reinterpret_cast<const float*>(shared + at.alpha)[row] * kSumScale;
-    store_output(p.out, token, own_first + row, total.x * alpha);
-    if (token + 1 < p.m) store_output(p.out, token + 1, own_first + row, total.y * alpha);
+    return scaled(row, total);
+  };
+  const int columns = p.out.silu_mul ? own_rows / 2 : own_rows;
+  const float per_pair = __fdividef(1.0f, static_cast<float>(columns));
+  for (int i = thread; i < columns * (pair_tokens / 2); i += threads) {
+    const int pair = quotient(i, per_pair), column = i - pair * columns;
+    const int row = p.out.silu_mul ? column / 8 * kBlockRows + column % 8 : column;
+    const float2 y = add_up(row, pair * 2);
+    write(pair * 2, row, y, p.out.silu_mul ? add_up(row + 8, pair * 2) : y);
   }
 }
 

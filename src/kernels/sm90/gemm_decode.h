@@ -1,10 +1,11 @@
-// sm90_bf16xnvfp4_decode_gemm: up to 16 tokens, one pass over the weights.
+// sm90_fp4_decode_gemm: up to 16 tokens, one pass over the weights.
 #pragma once
 
 #include <cstdint>
 #include <span>
 
 #include "kernels/sm90/gemm_params.h"
+#include "kernels/sm90/widen.h"
 #include "nibble/device.h"
 
 namespace nibble::sm90 {
@@ -24,6 +25,7 @@ std::span<const DecodeConfig> decode_kernels();
 bool decode_fits(const DecodeConfig& config, int64_t m, int64_t n, int64_t k);
 
 // `params` without the config's part; the config fits.
-void launch_decode(const DecodeParams& params, const DecodeConfig& config, Stream stream);
+void launch_decode(const DecodeParams& params, const DecodeConfig& config, Wide type,
+                   Stream stream);
 
 }  // namespace nibble::sm90

@@ -2,6 +2,7 @@
 #pragma once
 
 #include "kernels/sm90/gemm_params.h"
+#include "kernels/sm90/widen.h"
 #include "ops/gemm.h"
 
 namespace nibble::sm90 {
@@ -12,7 +13,18 @@ Support takes_operands(const GemmDesc& desc, const DeviceInfo& device);
 // Throws kInvalidArgument for pointers and strides that a kernel could not use.
 void check_operands(const GemmArgs& args, Stream stream);
 
-// D and C from token `first` on.
-Output output_from(const GemmArgs& args, int64_t first);
+// A in 16 bits: as given, or, in ActivationMode::kFp4, quantized and widened into the front of the
+// workspace.
+struct Activations {
+  const uint16_t* data = nullptr;
+  int64_t stride = 0;
+  Wide type = Wide::kBF16;
+  const float* scale = nullptr;  // Output::a_scale
+};
+size_t activation_bytes(const GemmDesc& desc);
+Activations prepare_activations(const GemmArgs& args, Stream stream);
+
+// D, C and the bias from token `first` on.
+Output output_from(const GemmArgs& args, const Activations& a, int64_t first);
 
 }  // namespace nibble::sm90

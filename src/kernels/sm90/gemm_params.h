@@ -7,25 +7,42 @@ namespace nibble::sm90 {
 
 enum class OutputType : int { kF32, kBF16, kF16 };
 
-// D = alpha * sum (+ C), `stride` elements from one token to the next.
+// y = alpha * a_scale * sum + bias; D = y + C, or, of weights whose rows alternate between eight of
+// gate and eight of up, D = silu(gate) * up + C. `stride` elements from one token to the next.
 struct Output {
   void* d = nullptr;
   int64_t d_stride = 0;
   const void* c = nullptr;  // null: none; of d's type
   int64_t c_stride = 0;
+  const float* bias = nullptr;     // null: none; [n], gate before up
+  const float* a_scale = nullptr;  // null: 1; what quantized activations are multiplied by
+  int columns = 0;                 // of D
   OutputType type = OutputType::kBF16;
+  bool silu_mul = false;
+};
+
+// Where things lie in a decode block's shared memory, in bytes. The ring of copies lies at a
+// multiple of 128: 16 bytes beside one, each copy of a line is two writes, and a GEMM takes a fifth
+// longer.
+struct DecodeShared {
+  int factors, activations, activation_stride, ring, sums, bytes;
 };
 
 struct DecodeParams {
   const uint8_t* weights;
   const float* row_alpha;
-  const uint16_t* a;  // bf16
+  const uint16_t* a;
   int64_t a_stride;
   Output out;
   int m, n, k;
-  int warps_n, warps_k;  // the block's warps: rows by k
-  int cluster;           // blocks that share rows, each a part of k
-  bool weights_first;    // fill the ring before waiting for the kernel in front
+  // The rest is launch_decode's: divisions cost a kernel of a few microseconds too much.
+  int64_t k_stride;           // of the weights, in bytes
+  int all_k;                  // blocks of k
+  int warps_n, warps_k_log2;  // the block's warps: rows by k
+  int cluster_log2;           // blocks that share rows, each a part of k
+  int own_rows;               // that a block of the cluster adds up
+  DecodeShared at;
+  bool weights_first;  // fill the ring before waiting for the kernel in front
 };
 
 struct WgmmaParams {

@@ -139,8 +139,8 @@ bool is_wide(const void* data, int64_t stride, size_t element) {
   return (reinterpret_cast<uintptr_t>(data) | stride * element) % kWideBytes == 0;
 }
 
-size_t workspace_bytes(const GemmDesc&, const KernelConfig& config, const DeviceInfo& device) {
-  return wgmma_workspace_bytes(from_table(config), device.num_sms);
+size_t workspace_bytes(const GemmDesc& d, const KernelConfig& config, const DeviceInfo& device) {
+  return activation_bytes(d) + wgmma_workspace_bytes(from_table(config), device.num_sms);
 }
 
 void launch(const GemmArgs& args, const KernelConfig& config, Stream stream) {
@@ -148,23 +148,25 @@ void launch(const GemmArgs& args, const KernelConfig& config, Stream stream) {
   check_operands(args, stream);
   const WgmmaConfig c = from_table(config);
   const size_t element = size_of(d.d_type);
+  const Activations a = prepare_activations(args, stream);
   WgmmaParams p = {};
   p.weights = args.b->codes;
   p.row_alpha = args.b->row_alpha;
-  p.out = output_from(args, 0);
+  p.out = output_from(args, a, 0);
   p.wide_output = is_wide(p.out.d, p.out.d_stride, element) &&
                   (p.out.c == nullptr || is_wide(p.out.c, p.out.c_stride, element));
   p.m = static_cast<int>(d.m);
   p.n = static_cast<int>(d.n);
   p.k = static_cast<int>(d.k);
   // One row may have any stride; the copy engine wants a multiple of 16 bytes all the same.
-  const int64_t a_stride = d.m == 1 ? (d.k + 7) / 8 * 8 : args.a.stride;
-  launch_wgmma(p, args.a.row<const uint16_t>(0), a_stride * 2, c, args.workspace, stream);
+  const int64_t a_stride = d.m == 1 ? (d.k + 7) / 8 * 8 : a.stride;
+  launch_wgmma(p, a.data, a_stride * 2, a.type, c,
+               static_cast<uint8_t*>(args.workspace) + activation_bytes(d), stream);
 }
 
 }  // namespace
 
-const GemmImpl kWgmmaGemm = {.name = "sm90_bf16xnvfp4_wgmma_gemm",
+const GemmImpl kWgmmaGemm = {.name = "sm90_fp4_wgmma_gemm",
                              .can_implement = can_implement,
                              .launch = launch,
                              .candidates = candidates,

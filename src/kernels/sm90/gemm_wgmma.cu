@@ -18,13 +18,15 @@ constexpr int kMaxCluster = 8;
 using Kernel = void (*)(CUtensorMap, WgmmaParams);
 struct Variant {
   WgmmaKernel kernel;
-  Kernel function;
+  Kernel bf16, f16;
 };
 // Products under way: deeper hides the widening of narrow tiles, wide ones lack the registers.
 template <int kTokens, int kMaxGroups, bool kMulticast = false>
 constexpr Variant variant() {
   constexpr int kPending = kTokens <= 128 && kMaxGroups < 4 ? 3 : 1;
-  return {{kTokens, kMaxGroups, kMulticast}, wgmma_gemm<kTokens, kMaxGroups, kPending, kMulticast>};
+  return {{kTokens, kMaxGroups, kMulticast},
+          wgmma_gemm<kTokens, kMaxGroups, kPending, kMulticast, Wide::kBF16>,
+          wgmma_gemm<kTokens, kMaxGroups, kPending, kMulticast, Wide::kF16>};
 }
 // In the order of preference: the first with room for a config's groups takes it.
 const Variant kVariants[] = {
@@ -94,7 +96,7 @@ size_t wgmma_workspace_bytes(const WgmmaConfig& c, int num_sms) {
   return flag_bytes(sms) + sms * c.groups * kGroupRows * c.tokens * sizeof(float);
 }
 
-void launch_wgmma(const WgmmaParams& params, const uint16_t* a, int64_t a_row_bytes,
+void launch_wgmma(const WgmmaParams& params, const uint16_t* a, int64_t a_row_bytes, Wide type,
                   const WgmmaConfig& c, void* workspace, Stream stream) {
   WgmmaParams p = params;
   p.groups = c.groups;
@@ -121,6 +123,7 @@ void launch_wgmma(const WgmmaParams& params, const uint16_t* a, int64_t a_row_by
                  clear_flags, p.flags, clusters * c.cluster);
     pdl = true;
   }
+  const Variant& v = *find(c);
   const CUtensorMap activations =
       cuda::tensor_map_16bit(a, p.m, p.k, a_row_bytes, c.tokens / (multicast ? 2 : 1));
   cuda::launch({.grid = static_cast<unsigned>(clusters * c.cluster),
@@ -129,7 +132,7 @@ void launch_wgmma(const WgmmaParams& params, const uint16_t* a, int64_t a_row_by
                 .cluster = static_cast<unsigned>(c.cluster),
                 .pdl = pdl,
                 .stream = stream},
-               "sm90_bf16xnvfp4_wgmma_gemm", find(c)->function, activations, p);
+               "sm90_fp4_wgmma_gemm", type == Wide::kF16 ? v.f16 : v.bf16, activations, p);
 }
 
 }  // namespace nibble::sm90

@@ -31,19 +31,37 @@ namespace nibble::sm90 {
 // Sixteen tokens x sixteen rows of a warp's accumulators; a lane writes eight neighbouring rows of
 // one token. C comes in the same way, to be added before the one rounding. kPlain: bf16 without C,
 // everything in pieces of 16 bytes: what nearly every call is, in a fraction of the instructions.
+// With SiLU-mul the lane's rows g are gate and its rows g + 8 up: one piece of eight columns
+// remains.
+struct Factors {
+  float alpha[2], bias[2];  // of rows g and g + 8
+};
 template <bool kPlain>
 __device__ __forceinline__ void store_unit(const WgmmaParams& p, uint32_t unit, int lane, int token,
-                                           int row, const float (&alpha)[2], float* x) {
+                                           int row, const Factors& by, float* x) {
   // Addresses worked out for each unit: held for all of them, they spill.
   if constexpr (!kPlain) asm volatile("" : "+r"(lane));
   const int g = lane / 4, t = lane % 4;
 #pragma unroll
-  for (int i = 0; i < 8; ++i) x[i] *= alpha[i / 2 % 2];
+  for (int i = 0; i < 8; ++i) {
+    x[i] =
+        kPlain ? x[i] * by.alpha[i / 2 % 2] : fmaf(x[i], by.alpha[i / 2 % 2], by.bias[i / 2 % 2]);
+  }
+  const bool silu_mul = !kPlain && p.out.silu_mul;
+  int column = row;
+  if (silu_mul) {
+    column = row / 2;
+#pragma unroll
+    for (int i = 0; i < 8; ++i) {
+      if (i / 2 % 2 == 0) x[i] = silu(x[i]) * x[i + 2];
+    }
+  }
   if (!kPlain && p.out.type == OutputType::kF32) {
 #pragma unroll
     for (int i = 0; i < 8; ++i) {
-      const int to = token + i / 4 * 8 + 2 * t + i % 2, r = row + g + i / 2 % 2 * 8;
-      if (to < p.m && r < p.n) store_as<float>(p.out, to, r, x[i]);
+      const int to = token + i / 4 * 8 + 2 * t + i % 2, at = column + g + i / 2 % 2 * 8;
+      if (silu_mul && i / 2 % 2 == 1) continue;
+      if (to < p.m && at < p.out.columns) store_as<float>(p.out, to, at, x[i]);
     }
     return;
   }
@@ -52,18 +70,18 @@ __device__ __forceinline__ void store_unit(const WgmmaParams& p, uint32_t unit, 
   const uint32_t matrix_row =
       unit + (lane / 16 * 8 + lane % 8) * 32 + (lane >> 3 ^ lane >> 2) % 2 * 16;
   token += lane / 2;
-  row += lane % 2 * 8;
-  const bool whole = p.wide_output && row + 8 <= p.n;
-  const bool inside = token < p.m && row < p.n;
+  column += lane % 2 * 8;
+  const bool whole = p.wide_output && column + 8 <= p.out.columns;
+  const bool inside = token < p.m && column < p.out.columns && !(silu_mul && lane % 2 == 1);
   __syncwarp();  // the unit before has been read
   uint32_t pairs[4];
   if (!kPlain && p.out.c != nullptr) {
-    const uint16_t* c = static_cast<const uint16_t*>(p.out.c) + token * p.out.c_stride + row;
+    const uint16_t* c = static_cast<const uint16_t*>(p.out.c) + token * p.out.c_stride + column;
     if (inside && whole) {
       cuda::store_shared_16(piece, *reinterpret_cast<const uint4*>(c));
     } else {
 #pragma unroll 1
-      for (int i = 0; i < 8 && inside && row + i < p.n; ++i)
+      for (int i = 0; i < 8 && inside && column + i < p.out.columns; ++i)
         cuda::store_shared_u16(piece + 2 * i, c[i]);
     }
     __syncwarp();
@@ -83,11 +101,12 @@ __device__ __forceinline__ void store_unit(const WgmmaParams& p, uint32_t unit, 
   cuda::store_matrices_transposed(matrix_row, pairs);
   __syncwarp();
   if (!inside) return;
-  uint16_t* d = static_cast<uint16_t*>(p.out.d) + token * p.out.d_stride + row;
+  uint16_t* d = static_cast<uint16_t*>(p.out.d) + token * p.out.d_stride + column;
   if constexpr (!kPlain) {
     if (!whole) {
 #pragma unroll 1
-      for (int i = 0; i < 8 && row + i < p.n; ++i) d[i] = cuda::load_shared_u16(piece + 2 * i);
+      for (int i = 0; i < 8 && column + i < p.out.columns; ++i)
+        d[i] = cuda::load_shared_u16(piece + 2 * i);
       return;
     }
   }
@@ -95,7 +114,7 @@ __device__ __forceinline__ void store_unit(const WgmmaParams& p, uint32_t unit, 
 }
 
 // kPending: groups of two products under way while the next is widened.
-template <int kTokens, int kMaxGroups, int kPending, bool kMulticast>
+template <int kTokens, int kMaxGroups, int kPending, bool kMulticast, Wide kWide>
 __global__ void __launch_bounds__(kMaxGroups * 128 + 128, 1)
     wgmma_gemm(const __grid_constant__ CUtensorMap activations, const WgmmaParams p) {
   using namespace nibble::cuda;
@@ -216,8 +235,12 @@ __global__ void __launch_bounds__(kMaxGroups * 128 + 128, 1)
       const int own_row =
           first_row + ((kMulticast ? 0 : rank * own_blocks) + own_block) * kBlockRows;
       __syncwarp();
-      if (lane < kBlockRows) {
-        cp_async_4(unit + lane * 4, p.row_alpha + min(own_row + lane, p.n - 1));
+      {
+        const int of = own_row + lane % kBlockRows, last = (p.n - 1) / kBlockRows * kBlockRows + 15;
+        const bool biased = p.out.bias != nullptr, alpha = lane < kBlockRows;
+        const float* from = p.row_alpha + min(of, last);
+        if (!alpha && biased) from = p.out.bias + min(logical_row(p.out, of), p.n - 1);
+        cp_async_4(unit + lane * 4, from, alpha || biased ? 4 : 0);
       }
       cp_async_commit();
       float sum[kTokens / 2] = {};
@@ -242,12 +265,12 @@ __global__ void __launch_bounds__(kMaxGroups * 128 + 128, 1)
         for (int pair = 0; pair < 4; ++pair) {
           const uint4& c = codes[pair / 2];
           uint32_t a[8];
-          widen_pair(pair % 2 ? c.z : c.x, pair % 2 ? c.w : c.y, (&scales.x)[pair], a);
+          widen_pair<kWide>(pair % 2 ? c.z : c.x, pair % 2 ? c.w : c.y, (&scales.x)[pair], a);
           const uint32_t b =
               operand + pair / 2 * (kTokens * 128 >> 4) + pair % 2 * (2 * kOperandStep16);
           wgmma_fence();
-          wgmma_bf16<kTokens>(sum, a, b);
-          wgmma_bf16<kTokens>(sum, a + 4, b + kOperandStep16);
+          wgmma<kWide == Wide::kF16, kTokens>(sum, a, b);
+          wgmma<kWide == Wide::kF16, kTokens>(sum, a + 4, b + kOperandStep16);
           wgmma_commit();
           if (pair == 3) {
             if (++slot == p.stages) {
@@ -308,10 +331,12 @@ __global__ void __launch_bounds__(kMaxGroups * 128 + 128, 1)
       }
       wait_for_previous_kernel();  // which may have written C
       __syncwarp();
-      const bool plain =
-          p.wide_output && p.out.c == nullptr && p.out.type == OutputType::kBF16 && p.n % 8 == 0;
-      const float alpha[2] = {load_shared_f32(unit + g * 4) * kSumScale,
-                              load_shared_f32(unit + g * 4 + 32) * kSumScale};
+      const bool plain = p.wide_output && p.out.c == nullptr && p.out.bias == nullptr &&
+                         !p.out.silu_mul && p.out.type == OutputType::kBF16 && p.n % 8 == 0;
+      const float scale = sum_scale(p.out);
+      const Factors by = {
+          {load_shared_f32(unit + g * 4) * scale, load_shared_f32(unit + g * 4 + 32) * scale},
+          {load_shared_f32(unit + g * 4 + 64), load_shared_f32(unit + g * 4 + 96)}};
       if (kSplit && split > 1) {
         const int count = eights(tile.token);
         const int owner = warp / own_blocks, part_bytes = own_blocks * (kTokens / 8) * 512;
@@ -339,17 +364,17 @@ __global__ void __launch_bounds__(kMaxGroups * 128 + 128, 1)
               to[3] += more.w;
             }
           }
-          store_unit<false>(p, unit, lane, token + i * 8, own_row, alpha, all);
+          store_unit<false>(p, unit, lane, token + i * 8, own_row, by, all);
         }
       } else if (plain) {
 #pragma unroll
         for (int i = 0; i < kTokens / kUnitTokens; ++i) {
-          store_unit<true>(p, unit, lane, token + i * kUnitTokens, own_row, alpha, sum + i * 8);
+          store_unit<true>(p, unit, lane, token + i * kUnitTokens, own_row, by, sum + i * 8);
         }
       } else {
 #pragma unroll
         for (int i = 0; i < kTokens / kUnitTokens; ++i) {
-          store_unit<false>(p, unit, lane, token + i * kUnitTokens, own_row, alpha, sum + i * 8);
+          store_unit<false>(p, unit, lane, token + i * kUnitTokens, own_row, by, sum + i * 8);
         }
       }
     }

@@ -1,4 +1,4 @@
-// sm90_bf16xnvfp4_wgmma_gemm: any number of tokens, for those that the decode GEMM is too small
+// sm90_fp4_wgmma_gemm: any number of tokens, for those that the decode GEMM is too small
 // for.
 #pragma once
 
@@ -6,6 +6,7 @@
 #include <span>
 
 #include "kernels/sm90/gemm_params.h"
+#include "kernels/sm90/widen.h"
 #include "nibble/device.h"
 
 namespace nibble::sm90 {
@@ -39,9 +40,10 @@ size_t wgmma_workspace_bytes(const WgmmaConfig& config, int num_sms);
 // Whether a kernel for the config is built and its shares of rows and k come out right.
 bool wgmma_fits(const WgmmaConfig& config, int64_t k);
 
-// `params` without the config's part; the config fits. Rows of `a`, bf16, are a_row_bytes apart.
+// `params` without the config's part; the config fits. Rows of `a`, of 16-bit `type`, are
+// a_row_bytes apart.
 // `workspace`: what wgmma_workspace_bytes says, of any content.
-void launch_wgmma(const WgmmaParams& params, const uint16_t* a, int64_t a_row_bytes,
+void launch_wgmma(const WgmmaParams& params, const uint16_t* a, int64_t a_row_bytes, Wide type,
                   const WgmmaConfig& config, void* workspace, Stream stream);
 
 }  // namespace nibble::sm90

@@ -1,31 +1,46 @@
-// Writing D, of every type.
+// From sums to D: scales, bias, SiLU-mul, C, every type.
 #pragma once
 
 #include <cuda_bf16.h>
 #include <cuda_fp16.h>
 
+#include "kernels/sm90/blocks.h"
 #include "kernels/sm90/gemm_params.h"
+#include "kernels/sm90/widen.h"
 
 namespace nibble::sm90 {
 
-template <class T>
-__device__ __forceinline__ void store_as(const Output& out, int64_t token, int64_t row,
-                                         float value) {
-  if (out.c != nullptr) {
-    value += static_cast<float>(static_cast<const T*>(out.c)[token * out.c_stride + row]);
-  }
-  static_cast<T*>(out.d)[token * out.d_stride + row] = static_cast<T>(value);
+__device__ __forceinline__ float silu(float x) { return x / (1.0f + __expf(-x)); }
+
+// Row `row` of the weights as they lie in memory -> as the caller counts them (bias); see
+// WeightTensor::gate_up.
+__device__ __forceinline__ int logical_row(const Output& out, int row) {
+  if (!out.silu_mul) return row;
+  return row / kBlockRows * 8 + row % 8 + (row & 8 ? out.columns : 0);
+}
+// What the sums of the activations' units are multiplied by.
+__device__ __forceinline__ float sum_scale(const Output& out) {
+  return out.a_scale == nullptr ? kSumScale : *out.a_scale * kSumScale;
 }
 
-__device__ __forceinline__ void store_output(const Output& out, int64_t token, int64_t row,
+template <class T>
+__device__ __forceinline__ void store_as(const Output& out, int64_t token, int column,
+                                         float value) {
+  if (out.c != nullptr) {
+    value += static_cast<float>(static_cast<const T*>(out.c)[token * out.c_stride + column]);
+  }
+  static_cast<T*>(out.d)[token * out.d_stride + column] = static_cast<T>(value);
+}
+
+__device__ __forceinline__ void store_output(const Output& out, int64_t token, int column,
                                              float value) {
   switch (out.type) {
     case OutputType::kF32:
-      return store_as<float>(out, token, row, value);
+      return store_as<float>(out, token, column, value);
     case OutputType::kBF16:
-      return store_as<__nv_bfloat16>(out, token, row, value);
+      return store_as<__nv_bfloat16>(out, token, column, value);
     case OutputType::kF16:
-      return store_as<__half>(out, token, row, value);
+      return store_as<__half>(out, token, column, value);
   }
 }
 

@@ -20,21 +20,22 @@ Support can_prepare(const WeightTensor& tensor, const DeviceInfo& device) {
 
 // One row back from device memory, block by block; for the embedding's and the tests' sake.
 void decode_row(const PreparedWeight& w, int64_t i, float* out) {
+  const int64_t row = packed_row(i, w.n, w.gate_up);
   std::vector<uint8_t> blocks(static_cast<size_t>(k_blocks(w.k)) * kBlockBytes);
   for (int64_t kb = 0; kb < k_blocks(w.k); ++kb) {
-    cuda::copy(blocks.data() + kb * kBlockBytes, w.codes + block_offset(i / kBlockRows, kb, w.n),
+    cuda::copy(blocks.data() + kb * kBlockBytes, w.codes + block_offset(row / kBlockRows, kb, w.n),
                kBlockBytes, nullptr);
   }
   float alpha;
-  cuda::copy(&alpha, w.row_alpha + i, sizeof(alpha), nullptr);
+  cuda::copy(&alpha, w.row_alpha + row, sizeof(alpha), nullptr);
   cuda::synchronize(nullptr);
   // NVFP4's alpha is PreparedWeight::alpha; MXFP4's is the row's power of two. NaN is either's.
   const float factor = w.format == WeightFormat::kMxfp4 || std::isnan(alpha) ? alpha : 1.0f;
   for (int64_t kb = 0; kb < k_blocks(w.k); ++kb) {
-    float row[kBlockK];
-    unpack_block_row(blocks.data() + kb * kBlockBytes, static_cast<int>(i % kBlockRows), row);
+    float values[kBlockK];
+    unpack_block_row(blocks.data() + kb * kBlockBytes, static_cast<int>(row % kBlockRows), values);
     const int64_t count = std::min<int64_t>(kBlockK, w.k - kb * kBlockK);
-    for (int64_t j = 0; j < count; ++j) out[kb * kBlockK + j] = row[j] * factor;
+    for (int64_t j = 0; j < count; ++j) out[kb * kBlockK + j] = values[j] * factor;
   }
 }
 

@@ -1,4 +1,4 @@
-// A lane's part of a block -> A registers.
+// A lane's part of a block -> A registers, and their products.
 #pragma once
 
 #include "kernels/cuda/mma.cuh"
@@ -7,17 +7,19 @@
 namespace nibble::sm90 {
 
 // Steps 2i and 2i + 1 of a block: a[0..4) and a[4..8), products of code and scale times 2^-7.
+template <Wide kWide>
 __device__ __forceinline__ void widen_pair(uint32_t first, uint32_t second, uint32_t scale_word,
                                            uint32_t (&a)[8]) {
-  widen_codes(first, second, a);
+  constexpr bool kF16 = kWide == Wide::kF16;
+  widen_codes<kWide>(first, second, a);
 #pragma unroll
   for (int step = 0; step < 2; ++step) {
-    const uint32_t scales = widen_scales(scale_word, step);
+    const uint32_t scales = widen_scales<kWide>(scale_word, step);
 #pragma unroll
     for (int r = 0; r < 4; r += 2) {
       uint32_t* pair = a + 4 * step + r;
-      pair[0] = cuda::mul_bf16x2_by<false>(pair[0], scales);
-      pair[1] = cuda::mul_bf16x2_by<true>(pair[1], scales);
+      pair[0] = cuda::multiply_pair_by<kF16, false>(pair[0], scales);
+      pair[1] = cuda::multiply_pair_by<kF16, true>(pair[1], scales);
     }
   }
 }

@@ -1,4 +1,5 @@
-// Two words of 4-bit codes -> 16 bf16 pairs, exactly, in 16 integer instructions; scales in 3.
+// Two words of 4-bit codes -> 8 bf16 pairs, exactly, in 16 integer instructions; scales in 3. For
+// fp16 twice as many.
 //
 // A code's bits s ee m, put at bits 15 and 8..6 of a bf16, are its value times 2^-126 (subnormal
 // where e2m1 is), so unpacking is masks and rotations; one bf16 multiplication by the block scale
@@ -40,15 +41,30 @@ NIBBLE_HD constexpr uint32_t rotate_left(uint32_t x, int by) {
 #endif
 }
 
+// The two 16-bit types of activations; weights are widened to the same. fp16 has the code's bits
+// three places higher (times 2^-14) and the scale's byte at its exponent and mantissa (times 2^7),
+// so their product is times 2^-7 as well, and exact down to an e4m3 scale of 2^-9.
+enum class Wide { kBF16, kF16 };
+inline constexpr uint32_t kSignMask = 0x80008000u;
+inline constexpr int kF16Shift = 3;
+inline constexpr uint32_t kF16ScaleMask = 0x7F807F80u;
+
+template <Wide kWide>
+NIBBLE_HD constexpr uint32_t take_code(uint32_t word) {
+  if constexpr (kWide == Wide::kBF16) return word & kCodeMask;
+  return (word << kF16Shift & (kCodeMask & ~kSignMask) << kF16Shift) | (word & kSignMask);
+}
+
 // out[0..4): the first word's A registers (row g, row g + 8, row g at k + 8, row g + 8 at k + 8);
 // out[4..8): the second word's.
+template <Wide kWide>
 NIBBLE_HD inline void widen_codes(uint32_t first, uint32_t second, uint32_t* out) {
-  out[0] = first & kCodeMask;
-  out[1] = first << kRotation1 & kCodeMask;
-  out[2] = rotate_left(first, kRotation2) & kCodeMask;
-  out[4] = second & kCodeMask;
-  out[5] = second << kRotation1 & kCodeMask;
-  out[6] = rotate_left(second, kRotation2) & kCodeMask;
+  out[0] = take_code<kWide>(first);
+  out[1] = take_code<kWide>(first << kRotation1);
+  out[2] = take_code<kWide>(rotate_left(first, kRotation2));
+  out[4] = take_code<kWide>(second);
+  out[5] = take_code<kWide>(second << kRotation1);
+  out[6] = take_code<kWide>(rotate_left(second, kRotation2));
   uint32_t rest;
 #ifdef __CUDA_ARCH__
   // The compiler would make two instructions of a merge by a constant mask. 0xE4: c ? a : b.
@@ -58,12 +74,16 @@ NIBBLE_HD inline void widen_codes(uint32_t first, uint32_t second, uint32_t* out
 #else
   rest = (first & kRestOfFirst) | (second << kRestShift & ~kRestOfFirst);
 #endif
-  out[3] = rest << kRestRotation0 & kCodeMask;
-  out[7] = rotate_left(rest, kRestRotation1) & kCodeMask;
+  out[3] = take_code<kWide>(rest << kRestRotation0);
+  out[7] = take_code<kWide>(rotate_left(rest, kRestRotation1));
 }
 
-// The scales of rows g (low half) and g + 8 (high half) in step 2i or 2i + 1, as bf16.
+// The scales of rows g (low half) and g + 8 (high half) in step 2i or 2i + 1.
+template <Wide kWide>
 NIBBLE_HD inline uint32_t widen_scales(uint32_t word, int step) {
+  if constexpr (kWide == Wide::kF16) {
+    return rotate_left(word, (step == 0 ? 0 : kSecondScaleRotation) + kF16Shift) & kF16ScaleMask;
+  }
   const uint32_t w = step == 0 ? word : rotate_left(word, kSecondScaleRotation);
 #ifdef __CUDA_ARCH__
   uint32_t scales;

@@ -83,7 +83,8 @@ TEST(Sm90Layout, UnpackingGivesEveryValueExactly) {
 }
 
 // As lane 4g + t of a kernel reads a block: the registers of every step's 16 x 16 tile.
-TEST(Sm90Layout, WideningGivesTheFragmentsOfMma) {
+template <Wide kWide>
+void expect_fragments(float (*widen)(uint16_t), uint16_t (*narrow)(float)) {
   const Tensor t(WeightFormat::kNvfp4, 16, 128, 11);
   const Packed packed(t);
   const uint8_t* block = packed.bytes.data();
@@ -93,19 +94,51 @@ TEST(Sm90Layout, WideningGivesTheFragmentsOfMma) {
       uint32_t words[2], out[8], scale_word;
       std::memcpy(words, block + pair / 2 * 512 + lane * 16 + pair % 2 * 8, sizeof(words));
       std::memcpy(&scale_word, block + kBlockCodeBytes + g * 16 + pair * 4, sizeof(scale_word));
-      widen_codes(words[0], words[1], out);
+      widen_codes<kWide>(words[0], words[1], out);
       for (int r = 0; r < 16; ++r) {
         const int step = r / 8, reg = r / 2 % 4, half = r % 2;
-        const uint32_t scales = widen_scales(scale_word, step);
+        const uint32_t scales = widen_scales<kWide>(scale_word, step);
         const auto code = static_cast<uint16_t>(out[r / 2] >> (16 * half));
         const auto scale = static_cast<uint16_t>(scales >> (16 * (reg % 2)));
         const int row = g + reg % 2 * 8;
         const int k = (pair * 2 + step) * 16 + lane % 4 * 2 + half + reg / 2 * 8;
-        EXPECT_EQ(double{bf16_to_float(code)} * bf16_to_float(scale) * kSumScale, t.value(row, k))
-            << "row " << row << " k " << k;
-        const float product = bf16_to_float(code) * bf16_to_float(scale);
-        EXPECT_TRUE(product == 0.0f || std::isnormal(product));
-        EXPECT_EQ(bf16_to_float(float_to_bf16(product)), product);
+        const float product = widen(code) * widen(scale);
+        EXPECT_EQ(double{product} * kSumScale, t.value(row, k)) << "row " << row << " k " << k;
+        EXPECT_EQ(widen(narrow(product)), product);
+        // bf16's products are normal numbers; fp16's may be subnormal, its units take these.
+        EXPECT_TRUE(kWide == Wide::kF16 || product == 0.0f || std::isnormal(product));
+      }
+    }
+  }
+}
+TEST(Sm90Layout, WideningGivesTheFragmentsOfMma) {
+  expect_fragments<Wide::kBF16>(bf16_to_float, float_to_bf16);
+  expect_fragments<Wide::kF16>(fp16_to_float, float_to_fp16);
+}
+
+// Eight rows of gate, eight of up; 24 rows of each leave no block half empty, 20 do.
+TEST(Sm90Layout, GateAndUpLieTogether) {
+  for (const int64_t n : {48, 40}) {
+    Tensor t(WeightFormat::kNvfp4, n, 128, 5);
+    t.gate_up = true;
+    const Packed packed(t);
+    std::set<int64_t> rows;
+    for (int64_t i = 0; i < n; ++i) {
+      const int64_t row = packed_row(i, n, true), column = i % (n / 2);
+      EXPECT_EQ(row, column / 8 * 16 + column % 8 + (i < n / 2 ? 0 : 8));
+      EXPECT_LT(row, row_blocks(n) * kBlockRows);
+      rows.insert(row);
+      float values[kBlockK];
+      unpack_block_row(packed.bytes.data() + block_offset(row / kBlockRows, 0, n),
+                       static_cast<int>(row % kBlockRows), values);
+      for (int k = 0; k < kBlockK; ++k) {
+        ASSERT_EQ(double{values[k]} * packed.row_alpha[row], double{t.value(i, k)} * t.alpha(i));
+      }
+    }
+    EXPECT_EQ(rows.size(), n);
+    for (int64_t row = 0; row < row_blocks(n) * kBlockRows; ++row) {
+      if (!rows.contains(row)) {
+        EXPECT_EQ(packed.row_alpha[row], 0.0f);
       }
     }
   }
