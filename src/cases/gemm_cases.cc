@@ -170,7 +170,7 @@ class GemmCase {
   std::string compare(const Outputs& found, const Outputs& expected) const {
     const std::vector<float> got = widened(found[0]), want = widened(expected[0]);
     const int64_t columns = desc_.columns();
-    const auto [relative, least] = rounding_of(desc_.d_type);
+    const Rounding rounding = rounding_of(desc_.d_type);
     return cases::compare(got, want, columns, [&](int64_t at) {
       const int64_t i = at / columns, j = at % columns;
       const double c = desc_.has_c ? std::fabs(c_[at]) : 0.0;
@@ -182,8 +182,8 @@ class GemmCase {
         bound = 1.1 * bound * (std::fabs(u) + error) + std::fabs(gate) * error +
                 kEpsilon * (4 * std::fabs(g) + 8) * std::fabs(gate * u);
       }
-      return bound + kEpsilon * 2 * (std::fabs(want[at]) + c) + relative * std::fabs(want[at]) +
-             least;
+      return bound + kEpsilon * 2 * (std::fabs(want[at]) + c) +
+             rounding.relative * std::fabs(want[at]) + rounding.least;
     });
   }
 
