@@ -12,7 +12,7 @@ namespace nibble {
 enum class WeightLayout : uint8_t {
   kCanonical,  // as WeightTensor says
   kCpuTiles,   // kernels/cpu/tiles.h: 4-bit weights for every x86-64 instruction set
-  kSm90,       // kernels/sm90/layout.h: 4-bit weights on Hopper
+  kSm90,       // kernels/sm90/layout.h: 4-bit weights on CUDA chips from sm_80 on
 };
 std::string_view to_string(WeightLayout layout);
 

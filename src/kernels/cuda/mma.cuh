@@ -43,26 +43,33 @@ __device__ __forceinline__ void mma(float (&d)[4], const uint32_t* a, uint32_t b
 }
 #undef NIBBLE_MMA
 
-// A pair of bf16 or fp16 times the low or the high half of `scales`.
-#define NIBBLE_MULTIPLY(type, half)                                               \
-  asm("{\n .reg .b16 low, high;\n .reg .b32 both;\n mov.b32 {low, high}, %2;\n"   \
-      " mov.b32 both, {" half ", " half "};\n mul.rn." type "x2 %0, %1, both;\n}" \
-      : "=r"(product)                                                             \
+// A pair of bf16 or fp16 times the low or the high half of `scales`. What sm_80 can do to bf16 is
+// multiply and add: here -0, which leaves every product as it is.
+#if __CUDA_ARCH__ >= 900
+#define NIBBLE_PRODUCT "mul.rn.bf16x2 %0, %1, both;"
+#else
+#define NIBBLE_PRODUCT "mov.b32 %0, 0x80008000;\n fma.rn.bf16x2 %0, %1, both, %0;"
+#endif
+#define NIBBLE_MULTIPLY(product_of, half)                                       \
+  asm("{\n .reg .b16 low, high;\n .reg .b32 both;\n mov.b32 {low, high}, %2;\n" \
+      " mov.b32 both, {" half ", " half "};\n " product_of "\n}"                \
+      : "=&r"(product)                                                          \
       : "r"(pair), "r"(scales))
 template <bool kF16, bool kHigh>
 __device__ __forceinline__ uint32_t multiply_pair_by(uint32_t pair, uint32_t scales) {
   uint32_t product;
   if constexpr (kF16 && kHigh) {
-    NIBBLE_MULTIPLY("f16", "high");
+    NIBBLE_MULTIPLY("mul.rn.f16x2 %0, %1, both;", "high");
   } else if constexpr (kF16) {
-    NIBBLE_MULTIPLY("f16", "low");
+    NIBBLE_MULTIPLY("mul.rn.f16x2 %0, %1, both;", "low");
   } else if constexpr (kHigh) {
-    NIBBLE_MULTIPLY("bf16", "high");
+    NIBBLE_MULTIPLY(NIBBLE_PRODUCT, "high");
   } else {
-    NIBBLE_MULTIPLY("bf16", "low");
+    NIBBLE_MULTIPLY(NIBBLE_PRODUCT, "low");
   }
   return product;
 }
 #undef NIBBLE_MULTIPLY
+#undef NIBBLE_PRODUCT
 
 }  // namespace nibble::cuda

@@ -25,6 +25,10 @@ Support takes_operands(const GemmDesc& d, const DeviceInfo& device) {
   if (device.sm != 90) {
     return Support::no("needs compute capability 9.0, found sm_{}", device.sm);
   }
+  return takes_problem(d);
+}
+
+Support takes_problem(const GemmDesc& d) {
   if (d.layout != WeightLayout::kSm90) {
     return Support::no("reads layout {}, found {}", to_string(WeightLayout::kSm90),
                        to_string(d.layout));

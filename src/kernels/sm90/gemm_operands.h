@@ -1,4 +1,5 @@
-// What the GEMMs of sm_90 have in common: which operands they take, and how they are handed over.
+// What the GEMMs that read this layout have in common: which operands they take, and how they are
+// handed over. kernels/sm80 uses all of it but the device.
 #pragma once
 
 #include "kernels/sm90/gemm_params.h"
@@ -7,8 +8,9 @@
 
 namespace nibble::sm90 {
 
-// Device, layout, types and sizes.
+// Device, layout, types and sizes; all but the device.
 Support takes_operands(const GemmDesc& desc, const DeviceInfo& device);
+Support takes_problem(const GemmDesc& desc);
 
 // Throws kInvalidArgument for pointers and strides that a kernel could not use.
 void check_operands(const GemmArgs& args, Stream stream);

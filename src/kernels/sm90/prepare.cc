@@ -12,8 +12,8 @@ namespace {
 
 Support can_prepare(const WeightTensor& tensor, const DeviceInfo& device) {
   if (device.kind != DeviceKind::kCuda) return Support::no("runs on a CUDA device only");
-  if (device.sm != 90) {
-    return Support::no("needs compute capability 9.0, found sm_{}", device.sm);
+  if (device.sm < 80) {
+    return Support::no("needs compute capability 8.0 or later, found sm_{}", device.sm);
   }
   return can_pack(tensor);
 }

@@ -1,0 +1,9 @@
+#pragma once
+
+#include "ops/kernel_list.h"
+
+namespace nibble::sm80 {
+
+KernelList kernels();
+
+}  // namespace nibble::sm80
