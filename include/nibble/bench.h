@@ -34,7 +34,8 @@ using BenchSink = std::function<void(const BenchRow&)>;
 // that takes them and whose name contains `filter` (the reference aside, unless it is named), each
 // with the configuration that it thinks best, all of one m in turns; a CUDA device's as graphs. A
 // "read" row before them, of memory read by all threads (CUDA: copied), is what shares are of; a
-// "null" row is the first implementation once more, whose difference is the noise.
+// "null" row is the first implementation once more, whose difference is the noise. On CUDA, "host"
+// rows: what making a plan and calling it cost the host.
 void bench_gemm(const Device& device, std::string_view filter, const BenchSink& sink);
 
 // The same with bench_quantize.txt and bench_quantize_cuda.txt.

@@ -1,7 +1,8 @@
 #include <algorithm>
 #include <atomic>
+#include <chrono>
+#include <memory>
 #include <numeric>
-#include <optional>
 
 #include "base/cuda.h"
 #include "base/thread_pool.h"
@@ -56,8 +57,8 @@ class Rotated {
     }
     device.synchronize();
   }
-  uint8_t* operator[](int64_t i) {
-    return (buffer_.data() ? buffer_.data() : memory_.data()) +
+  uint8_t* operator[](int64_t i) const {
+    return (buffer_.data() ? buffer_.data() : const_cast<uint8_t*>(memory_.data())) +
            static_cast<size_t>(i) % copies_ * bytes_;
   }
 
@@ -140,6 +141,54 @@ void bench_gemm_row(const GemmDesc& desc, const TimedGemm& gemm, std::string_vie
   }
 }
 
+// What the host spends: on choosing, when a plan is made, and on each call, which is put in order
+// and not waited for.
+void bench_host(const TimedGemm::Options& options, DType type, const Device& device,
+                const BenchSink& sink) {
+  std::mt19937 random(1);
+  const auto source =
+      std::make_shared<cases::RandomWeight>(options.weight, options.n, options.k, 1, random);
+  WeightTensor tensor = source->tensor;
+  tensor.owner = source;
+  const LinearWeight weight = prepare(tensor, device, default_activation(device));
+  const GemmOptions plan_options{
+      .max_m = options.max_m, .a = type, .d = type, .activation = default_activation(device)};
+  const auto add = [&](std::string what, std::vector<double> seconds) {
+    std::sort(seconds.begin(), seconds.end());
+    BenchRow row;
+    row.op = "host";
+    row.impl = std::move(what);
+    row.desc = fmt::format("n={} k={} m<={}", options.n, options.k, options.max_m);
+    set_times(row, {seconds[seconds.size() / 2], seconds.front(), seconds.back()});
+    row.rate = row.seconds * 1e6;
+    row.unit = "us";
+    sink(row);
+  };
+  constexpr int kRepeats = 9, kCalls = 64;
+  using Clock = std::chrono::steady_clock;
+  const auto seconds_of = [](Clock::time_point begin, int calls) {
+    return std::chrono::duration<double>(Clock::now() - begin).count() / calls;
+  };
+  std::vector<double> making, running;
+  for (int i = 0; i < kRepeats; ++i) {
+    const auto begin = Clock::now();
+    const GemmPlan plan(weight, device, plan_options);
+    making.push_back(seconds_of(begin, 1));
+  }
+  add("making a plan", making);
+  const GemmPlan plan(weight, device, plan_options);
+  const Rotated a(std::vector<uint8_t>(static_cast<size_t>(options.k) * size_of(type)), 1, device);
+  const Rotated d(std::vector<uint8_t>(static_cast<size_t>(options.n) * size_of(type)), 1, device);
+  for (int i = 0; i < kRepeats; ++i) {
+    device.synchronize();
+    const auto begin = Clock::now();
+    for (int call = 0; call < kCalls; ++call) plan.run(a[0], options.k, d[0], options.n, 1);
+    running.push_back(seconds_of(begin, kCalls));
+  }
+  device.synchronize();
+  add("plan.run, m=1", running);
+}
+
 }  // namespace
 
 void bench_gemm(const Device& device, std::string_view filter, const BenchSink& sink) {
@@ -178,6 +227,7 @@ void bench_gemm(const Device& device, std::string_view filter, const BenchSink& 
                        gemm, filter, device, roof, sink);
       }
     }
+    if (first == rows.begin() && is_cuda(device)) bench_host(options, type, device, sink);
     first = end;
   }
 }
