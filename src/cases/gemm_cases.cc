@@ -1,11 +1,15 @@
 #include <cmath>
 #include <cstring>
 #include <map>
+#include <optional>
 
 #include "cases/compare.h"
 #include "cases/inputs.h"
 #include "cases/runner.h"
 #include "formats/float16.h"
+#include "formats/mxfp4.h"
+#include "formats/nvfp4.h"
+#include "formats/scale_layout.h"
 
 namespace nibble::cases {
 
@@ -49,12 +53,15 @@ RandomWeight::RandomWeight(WeightFormat format, int64_t n, int64_t k, int segmen
   }
 }
 
-PreparedWeights prepare_all(const WeightTensor& tensor, const Device& host, const Device& device) {
+PreparedWeights prepare_all(const WeightTensor& tensor, const Device& host, const Device& device,
+                            std::span<const WeightLayoutImpl> more) {
   PreparedWeights prepared;
   for (const Device* d : {&host, &device}) {
-    for (const WeightLayoutImpl& layout : weight_layouts()) {
-      if (prepared.contains(layout.layout) || !layout.can_prepare(tensor, d->info())) continue;
-      prepared.emplace(layout.layout, layout.prepare(tensor, d->stream()));
+    for (const auto layouts : {more, weight_layouts()}) {
+      for (const WeightLayoutImpl& layout : layouts) {
+        if (prepared.contains(layout.layout) || !layout.can_prepare(tensor, d->info())) continue;
+        prepared.emplace(layout.layout, layout.prepare(tensor, d->stream()));
+      }
     }
   }
   return prepared;
@@ -80,11 +87,21 @@ float from_bits(DType type, uint16_t bits) {
   return type == DType::kBF16 ? bf16_to_float(bits) : fp16_to_float(bits);
 }
 
+// The layout of that name, if there is one.
+std::optional<ScaleLayout> find_layout(std::string_view name) {
+  for (const auto layout :
+       {ScaleLayout::kLinear, ScaleLayout::kSwizzled128x4, ScaleLayout::kSwizzled8x4}) {
+    if (to_string(layout) == name) return layout;
+  }
+  return std::nullopt;
+}
+
 // Columns a and d are types; "any" activations are fp32 and, where an implementation wants them so,
-// bf16 of the same values.
+// bf16 of the same values. A layout of scales instead of a type: a is quantized.
 class GemmCase {
  public:
-  GemmCase(const CaseRow& row, const Device& host, const Device& device)
+  GemmCase(const CaseRow& row, const Device& host, const Device& device,
+           std::span<const WeightLayoutImpl> more = {})
       : random_(row.seed()),
         weight_(row.format("weight"), row.integer("n"), row.integer("k"),
                 static_cast<int>(row.integer("segments")), random_) {
@@ -102,9 +119,12 @@ class GemmCase {
     a_stride_ = desc_.k + 8;  // rows that are not back to back
     a_ = random_values(desc_.m * a_stride_, random_);
     const bool any = row.text("a") == "any";
-    const DType narrow = any ? DType::kBF16 : row.dtype("a");
+    const std::optional<ScaleLayout> given = find_layout(row.text("a"));
+    const DType narrow = any ? DType::kBF16 : given ? DType::kU8 : row.dtype("a");
     // The same values for a device's kernels of 16-bit activations and for the reference.
-    if (!any || device.info().kind == DeviceKind::kCuda) {
+    if (given) {
+      quantize_a(*given);
+    } else if (!any || device.info().kind == DeviceKind::kCuda) {
       for (float& a : a_) {
         a_bits_.push_back(to_bits(narrow, a));
         a = from_bits(narrow, a_bits_.back());
@@ -112,7 +132,7 @@ class GemmCase {
     }
     a_types_ = {narrow};
     if (any) a_types_.insert(a_types_.begin(), DType::kF32);
-    if (a_bits_.empty()) a_types_.pop_back();
+    if (a_bits_.empty() && !given) a_types_.pop_back();
     // Sums that fp16 holds.
     for (WeightTensor::Segment& s : weight_.tensor.segments) {
       if (desc_.d_type == DType::kF16) s.global_decode_scale *= 0x1p-12f;
@@ -128,7 +148,7 @@ class GemmCase {
     if (desc_.activation == ActivationMode::kFp4 && row.seed() % 2 == 0) {
       weight_.tensor.input_decode_scale = 0.01f;
     }
-    prepared_ = prepare_all(weight_.tensor, host, device);
+    prepared_ = prepare_all(weight_.tensor, host, device, more);
     set_bounds();
   }
 
@@ -154,8 +174,14 @@ class GemmCase {
   GemmArgs args(Outputs& out, Inputs& in) const {
     GemmArgs args;
     args.desc = desc_;
-    void* const a = desc_.a_type == DType::kF32 ? static_cast<void*>(in(a_)) : in(a_bits_);
-    args.a = {a, desc_.a_type, desc_.m, desc_.k, a_stride_};
+    if (desc_.a_type == DType::kU8) {
+      args.a = {in(a_codes_), desc_.a_type, desc_.m, desc_.k / 2, desc_.k / 2};
+      args.a_scales = in(a_scales_);
+      args.a_decode_scale = in(a_decode_);
+    } else {
+      void* const a = desc_.a_type == DType::kF32 ? static_cast<void*>(in(a_)) : in(a_bits_);
+      args.a = {a, desc_.a_type, desc_.m, desc_.k, a_stride_};
+    }
     args.b = current_;
     const int64_t columns = desc_.columns();
     args.d = {out[0].data(), desc_.d_type, desc_.m, columns, columns};
@@ -189,6 +215,25 @@ class GemmCase {
 
  private:
   static constexpr double kEpsilon = 0x1p-24;
+
+  // The padding is full of NaN.
+  void quantize_a(ScaleLayout layout) {
+    const int64_t block = block_size(desc_.weight), columns = desc_.k / block;
+    const bool mx = desc_.weight == WeightFormat::kMxfp4;
+    desc_.a_layout = layout;
+    a_decode_ = {0.01f};
+    a_codes_.resize(desc_.m * desc_.k / 2);
+    a_scales_.assign(scale_bytes(layout, desc_.m, columns), 0xFF);
+    for (int64_t i = 0; i < desc_.m; ++i) {
+      for (int64_t j = 0; j < columns; ++j) {
+        const float* const x = &a_[i * a_stride_ + j * block];
+        uint8_t* const codes = &a_codes_[(i * desc_.k + j * block) / 2];
+        a_scales_[scale_offset(layout, i, j, columns)] =
+            mx ? quantize_mxfp4_block(x, Mxfp4ScaleRule::kCeil, codes)
+               : quantize_nvfp4_block(x, 1.0f / a_decode_[0], codes);
+      }
+    }
+  }
 
   std::vector<float> widened(const GuardedBuffer& out) const {
     std::vector<float> values(desc_.m * desc_.columns());
@@ -242,7 +287,9 @@ class GemmCase {
   int64_t a_stride_ = 0;
   std::vector<float> a_, c_, bias_;
   std::vector<uint16_t> a_bits_, c_bits_;  // a_ and c_ in 16 bits
-  std::vector<DType> a_types_;             // that a can be had in
+  std::vector<uint8_t> a_codes_, a_scales_;
+  std::vector<float> a_decode_;  // one
+  std::vector<DType> a_types_;   // that a can be had in
   PreparedWeights prepared_;
   const PreparedWeight* current_ = nullptr;
   double sum_length_ = 0;
@@ -252,8 +299,9 @@ class GemmCase {
 
 }  // namespace
 
-void run_gemm_cases(const Device& device, std::string_view filter, const ResultSink& sink) {
-  run_op<GemmImpl, GemmCase>(device, filter, sink);
+void run_gemm_cases(const Device& device, std::string_view filter, const ResultSink& sink,
+                    const KernelList& more) {
+  run_op<GemmImpl, GemmCase>(device, filter, sink, more.gemm, more.weight_layout);
 }
 
 }  // namespace nibble::cases

@@ -27,8 +27,9 @@ struct RandomWeight {
   WeightTensor tensor;
 };
 
-// A weight in every layout that a device can prepare it in.
+// A weight in every layout that a device can prepare it in; `more` layouts first.
 using PreparedWeights = std::map<WeightLayout, PreparedWeight>;
-PreparedWeights prepare_all(const WeightTensor& tensor, const Device& host, const Device& device);
+PreparedWeights prepare_all(const WeightTensor& tensor, const Device& host, const Device& device,
+                            std::span<const WeightLayoutImpl> more = {});
 
 }  // namespace nibble::cases

@@ -19,6 +19,7 @@
 #include "cases/case_file.h"
 #include "dispatch/tables.h"
 #include "nibble/selftest.h"
+#include "ops/kernel_list.h"
 
 namespace nibble::cases {
 
@@ -116,16 +117,19 @@ std::string check(const Impl& impl, const Case& c, const KernelConfig& config, c
   return c.compare(first, expected);
 }
 
-// The reference runs on the host, whatever the device.
-template <class Impl, class Case>
+// The reference runs on the host, whatever the device. `more` implementations are tried beside the
+// table's; `for_case` goes to the cases' constructor.
+template <class Impl, class Case, class... ForCase>
 void run_op(const Device& device, std::string_view filter,
-            const std::function<void(const CaseResult&)>& on_result) {
+            const std::function<void(const CaseResult&)>& on_result,
+            std::span<const Impl> more = {}, const ForCase&... for_case) {
   static constexpr KernelConfig kDefault[1] = {};
-  const std::span<const Impl> all = impls<Impl>();
+  std::vector<Impl> all(more.begin(), more.end());
+  all.insert(all.end(), impls<Impl>().begin(), impls<Impl>().end());
   const Impl& reference = all.back();
   const Device host = device.info().kind == DeviceKind::kCpu ? device : Device::cpu();
   for (const CaseRow& row : builtin_cases(kOpName<Impl>)) {
-    Case c(row, host, device);
+    Case c(row, host, device, for_case...);
     if (const Support s = c.adapt(reference, host); !s) {
       fail(ErrorCode::kInternal, "{} refuses case {}: {}", reference.name, row.id(), s.reason);
     }
@@ -158,7 +162,9 @@ void run_op(const Device& device, std::string_view filter,
 }
 
 using ResultSink = std::function<void(const CaseResult&)>;
-void run_gemm_cases(const Device& device, std::string_view filter, const ResultSink& sink);
+// `more`: layouts and GEMMs that are not in the dispatcher's tables.
+void run_gemm_cases(const Device& device, std::string_view filter, const ResultSink& sink,
+                    const KernelList& more = {});
 void run_quantize_cases(const Device& device, std::string_view filter, const ResultSink& sink);
 void run_model_op_cases(const Device& device, std::string_view filter, const ResultSink& sink);
 

@@ -3,6 +3,7 @@
 #include "kernels/cpu/list.h"
 #include "kernels/cuda/list.h"
 #include "kernels/ref/list.h"
+#include "kernels/sm120/list.h"
 #include "kernels/sm80/list.h"
 #include "kernels/sm90/list.h"
 
@@ -11,8 +12,8 @@ namespace {
 
 // The one place that knows every backend.
 const KernelList* backends(size_t& count) {
-  static const KernelList lists[] = {sm90::kernels(), sm80::kernels(), cuda::kernels(),
-                                     cpu::kernels(), ref::kernels()};
+  static const KernelList lists[] = {sm120::kernels(), sm90::kernels(), sm80::kernels(),
+                                     cuda::kernels(),  cpu::kernels(),  ref::kernels()};
   count = std::size(lists);
   return lists;
 }

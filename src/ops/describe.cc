@@ -37,16 +37,20 @@ std::string_view to_string(WeightLayout layout) {
       return "cpu_tiles";
     case WeightLayout::kSm90:
       return "sm90";
+    case WeightLayout::kSm120:
+      return "sm120";
   }
   return "unknown";
 }
 
 std::string to_string(const GemmDesc& d) {
-  return fmt::format("m={} n={} k={} {} {} {} {}->{}{}{}{}{}", d.m, d.n, d.k, to_string(d.weight),
-                     to_string(d.layout), to_string(d.activation), lower(d.a_type), lower(d.d_type),
-                     d.num_segments > 1 ? fmt::format(" segments={}", d.num_segments) : "",
-                     d.has_bias ? " +bias" : "", d.silu_mul ? " silu_mul" : "",
-                     d.has_c ? " +c" : "");
+  return fmt::format(
+      "m={} n={} k={} {} {} {} {}->{}{}{}{}{}{}{}", d.m, d.n, d.k, to_string(d.weight),
+      to_string(d.layout), to_string(d.activation), lower(d.a_type), lower(d.d_type),
+      d.num_segments > 1 ? fmt::format(" segments={}", d.num_segments) : "",
+      d.has_bias ? " +bias" : "", d.silu_mul ? " silu_mul" : "", d.has_c ? " +c" : "",
+      d.a_type == DType::kU8 ? fmt::format(" a={}", to_string(d.a_layout)) : "",
+      d.d_type == DType::kU8 ? fmt::format(" d={}", to_string(d.d_layout)) : "");
 }
 
 std::string to_string(const QuantizeDesc& d) {

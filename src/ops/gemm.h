@@ -13,6 +13,7 @@ enum class WeightLayout : uint8_t {
   kCanonical,  // as WeightTensor says
   kCpuTiles,   // kernels/cpu/tiles.h: 4-bit weights for every x86-64 instruction set
   kSm90,       // kernels/sm90/layout.h: 4-bit weights on CUDA chips from sm_80 on
+  kSm120,      // kernels/sm120/layout.h: 4-bit weights for block-scaled mma.sync
 };
 std::string_view to_string(WeightLayout layout);
 
@@ -49,6 +50,11 @@ struct GemmDesc {
   // D = silu(gate) * up + C, gate and up being the halves of A * B^T and its bias; for weights with
   // WeightTensor::gate_up, and for all of those.
   bool silu_mul = false;
+  // Where a_type or d_type is kU8, A or D is quantized: codes two a byte in views of half the
+  // columns, and block scales in this layout. A has b's format and is for kFp4; D is rounded to
+  // bf16, then to NVFP4 with a global scale that is given, and goes without C.
+  ScaleLayout a_layout = ScaleLayout::kLinear;
+  ScaleLayout d_layout = ScaleLayout::kLinear;
 
   int64_t columns() const { return silu_mul ? n / 2 : n; }  // of D
 };
@@ -69,6 +75,12 @@ struct GemmArgs {
   MatrixView d;                       // [m, desc.columns()]
   MatrixView c;                       // the same where desc.has_c
   const float* bias = nullptr;        // [n] where desc.has_bias
+  // Where A or D is quantized: its scales, scale_bytes of them (D's padding is written as zero),
+  // and for NVFP4 one global decode scale in the device's memory.
+  const uint8_t* a_scales = nullptr;
+  const float* a_decode_scale = nullptr;
+  uint8_t* d_scales = nullptr;
+  const float* d_decode_scale = nullptr;
   void* workspace = nullptr;
 };
 

@@ -57,13 +57,31 @@ void validate(const GemmArgs& args) {
                "gemm: b ({}) must be {} {} [{}, {}], found {} {} [{}, {}]", b.name,
                to_string(d.weight), to_string(d.layout), d.n, d.k, to_string(b.format),
                to_string(b.layout), b.n, b.k);
-  check_view("gemm", "a", args.a, d.m, d.k, d.a_type);
+  const bool a_quantized = d.a_type == DType::kU8, d_quantized = d.d_type == DType::kU8;
+  check_view("gemm", "a", args.a, d.m, a_quantized ? d.k / 2 : d.k, d.a_type);
+  if (a_quantized) {
+    NIBBLE_CHECK(d.activation == ActivationMode::kFp4, kBad,
+                 "gemm: quantized activations are for mode fp4, found {}", to_string(d.activation));
+    check_block("gemm", d.weight, d.k);
+    check_pointer("gemm", "a_scales", args.a_scales);
+    if (d.weight == WeightFormat::kNvfp4) {
+      check_pointer("gemm", "a_decode_scale", args.a_decode_scale);
+    }
+  }
   NIBBLE_CHECK(
       b.gate_up == d.silu_mul, kBad,
       "gemm: b ({}) {}, but silu_mul is {}: rows of gate and up are prepared for that alone",
       b.name, b.gate_up ? "is gate and up" : "is not gate and up", d.silu_mul);
   NIBBLE_CHECK(!d.silu_mul || d.n % 2 == 0, kBad, "gemm: silu_mul needs an even n, found {}", d.n);
-  check_view("gemm", "d", args.d, d.m, d.columns(), d.d_type);
+  check_view("gemm", "d", args.d, d.m, d_quantized ? d.columns() / 2 : d.columns(), d.d_type);
+  if (d_quantized) {
+    NIBBLE_CHECK(!d.has_c, kBad, "gemm: a quantized D goes without C");
+    NIBBLE_CHECK(d.columns() % block_size(WeightFormat::kNvfp4) == 0, kBad,
+                 "gemm: D's columns must be a multiple of {} to be quantized, found {}",
+                 block_size(WeightFormat::kNvfp4), d.columns());
+    check_pointer("gemm", "d_scales", args.d_scales);
+    check_pointer("gemm", "d_decode_scale", args.d_decode_scale);
+  }
   if (d.has_c) check_view("gemm", "c", args.c, d.m, d.columns(), d.d_type);
   if (d.has_bias) check_pointer("gemm", "bias", args.bias);
 }

@@ -33,6 +33,7 @@ Support takes_problem(const GemmDesc& d) {
     return Support::no("reads layout {}, found {}", to_string(WeightLayout::kSm90),
                        to_string(d.layout));
   }
+  if (d.a_type == DType::kU8) return Support::no("a must not be quantized, found U8");
   if (d.activation == ActivationMode::kFp4) {
     const int64_t block = block_size(d.weight);
     if (d.k % block != 0) {

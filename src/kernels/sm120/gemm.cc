@@ -1,0 +1,252 @@
+// The sm_120 GEMM for the table: what it takes, how it may be cut, what that costs, and how its
+// activations are quantized.
+#include "kernels/sm120/gemm.h"
+
+#include <algorithm>
+#include <cmath>
+#include <limits>
+#include <vector>
+
+#include "kernels/cuda/pointer.h"
+#include "kernels/cuda/quantize.h"
+#include "kernels/sm120/gemm_params.h"
+
+namespace nibble::sm120 {
+namespace {
+
+static_assert(std::ranges::all_of(kConfigs, [](const GemmConfig& c) {
+  return GemmShared(c, 0).bytes <= kSharedLimit && c.warps_n * c.warps_k * 32 <= kMaxThreads;
+}));
+constexpr int kSplits[] = {1, 2, 4, 8};
+
+// tile_m tokens, tile_n rows, tile_k of k a step.
+KernelConfig to_table(const GemmConfig& c, int split) {
+  return {.tile_m = c.tokens,
+          .tile_n = c.warps_n * kBlockRows,
+          .tile_k = c.warps_k * kBlockK,
+          .stages = c.stages,
+          .split_k = split};
+}
+const GemmConfig& from_table(const KernelConfig& config) {
+  return *std::ranges::find_if(
+      kConfigs, [&](const GemmConfig& c) { return to_table(c, config.split_k) == config; });
+}
+
+int split_of(const GemmDesc& d, const KernelConfig& config) {
+  return static_cast<int>(std::min<int64_t>(config.split_k, k_blocks(d.k)));
+}
+
+// Predicted: no such chip has been timed. kSmMflopPerUs is of NVIDIA's data sheets, on which RTX
+// 5090, RTX PRO 6000 and GB10 agree within 8 %; kPeakShare and kFixedUs are the priors of
+// dispatch/roofline.cc; the others stand for what an H200 does (its L2 gives each of 132
+// multiprocessors 42 bytes a ns; docs/sm90.md has launches and steps).
+constexpr double kSmMflopPerUs = 10.2;
+constexpr double kPeakShare = 0.55;
+constexpr double kDramEfficiency = 0.75;
+constexpr double kSmKbytesPerUs = 42;
+constexpr double kFixedUs = 2.5;
+constexpr double kStepUs = 0.3;      // a stage, however little is in it
+constexpr double kQuantizeUs = 2.0;  // a launch in front
+constexpr double kAddUs = 1.5;       // and one behind
+
+QuantizeDesc quantize_desc(const GemmDesc& d, GlobalScale global) {
+  return {.format = d.weight,
+          .src_type = d.a_type,
+          .layout = ScaleLayout::kSwizzled8x4,
+          .m = d.m,
+          .k = d.k,
+          .global = global};
+}
+
+// The workspace, in bytes: the sums of split tiles, then the quantized activations.
+struct Workspace {
+  size_t scales, scale, quantize, end;
+  size_t codes = 0;
+
+  Workspace(const GemmDesc& d, int split) {
+    const auto behind = [](size_t at, int64_t size) {
+      return at + (static_cast<size_t>(size) + 255) / 256 * 256;
+    };
+    codes = behind(0, part_floats(d.m, d.n, split) * static_cast<int64_t>(sizeof(float)));
+    scales = scale = quantize = end = codes;
+    if (d.a_type == DType::kU8) return;
+    const bool global = d.weight == WeightFormat::kNvfp4;
+    const QuantizeDesc q = quantize_desc(d, global ? GlobalScale::kComputed : GlobalScale::kValue);
+    scales = behind(codes, d.m * d.k / 2);
+    scale = behind(scales, quantize_scale_bytes(q));
+    quantize = behind(scale, sizeof(float));
+    end = behind(quantize,
+                 static_cast<int64_t>(cuda::kQuantize.workspace_bytes(q, {}, DeviceInfo{})));
+  }
+};
+
+// Runs the quantize op into the workspace.
+Tokens quantize(const GemmArgs& args, const Workspace& at, float static_scale, Stream stream) {
+  const GemmDesc& d = args.desc;
+  auto* const memory = static_cast<uint8_t*>(args.workspace);
+  const bool computed = d.weight == WeightFormat::kNvfp4 && static_scale == 0.0f;
+  QuantizeArgs q;
+  q.desc = quantize_desc(d, computed ? GlobalScale::kComputed : GlobalScale::kValue);
+  q.src = args.a;
+  q.global_decode_scale = computed || static_scale == 0.0f ? 1.0f : static_scale;
+  q.scale_memory = computed ? reinterpret_cast<float*>(memory + at.scale) : nullptr;
+  q.codes = memory + at.codes;
+  q.scales = memory + at.scales;
+  q.workspace = memory + at.quantize;
+  cuda::kQuantize.launch(q, cuda::kQuantize.candidates(q.desc, DeviceInfo{}).front(), stream);
+  return {.data = q.codes,
+          .stride = d.k / 2,
+          .scales = q.scales,
+          .layout = q.desc.layout,
+          .scale_memory = q.scale_memory,
+          .scale = q.global_decode_scale};
+}
+
+Tokens prepare_tokens(const GemmArgs& args, const GemmConfig& config, int split, Stream stream) {
+  const GemmDesc& d = args.desc;
+  const bool nvfp4 = d.weight == WeightFormat::kNvfp4;
+  const auto* const data = args.a.row<const uint8_t>(0);
+  if (d.a_type == DType::kU8) {
+    const bool rows_in_words = d.k / block_size(d.weight) % 4 == 0;
+    return {.data = data,
+            .stride = args.a.stride,
+            .scales = args.a_scales,
+            .layout = d.a_layout,
+            .words = d.a_layout != ScaleLayout::kLinear || rows_in_words,
+            .scale_memory = nvfp4 ? args.a_decode_scale : nullptr};
+  }
+  const float static_scale = nvfp4 ? std::max(0.0f, args.b->input_decode_scale) : 1.0f;
+  const int64_t stride = args.a.stride * static_cast<int64_t>(size_of(d.a_type));
+  const bool aligned =
+      reinterpret_cast<uintptr_t>(data) % 16 == 0 && (stride % 16 == 0 || d.m == 1);
+  if (config.tokens <= kMostQuantizedTokens && d.a_type != DType::kF32 && aligned &&
+      static_scale > 0 && GemmShared(config, longest_k_range(d.k, split)).bytes <= kSharedLimit) {
+    return {.data = data, .stride = stride, .fp16 = d.a_type == DType::kF16, .scale = static_scale};
+  }
+  return quantize(args, Workspace(d, split), static_scale, stream);
+}
+
+void check_pointers(const GemmArgs& args, int device) {
+  const GemmDesc& d = args.desc;
+  const auto check = [&](const char* name, const void* p, size_t alignment) {
+    cuda::check_device_pointer("gemm", name, p, alignment, device);
+  };
+  const bool given = d.a_type == DType::kU8;
+  check("a", args.a.data, given ? 16 : size_of(d.a_type));
+  check("b", args.b->codes, 16);
+  check("d", args.d.data, size_of(d.d_type));
+  if (d.has_c) check("c", args.c.data, size_of(d.d_type));
+  if (d.has_bias) check("bias", args.bias, sizeof(float));
+  if (given) {
+    NIBBLE_CHECK(args.a.stride % 16 == 0 || d.m == 1, ErrorCode::kInvalidArgument,
+                 "gemm: a's rows of codes must be a multiple of 16 bytes apart, found {}",
+                 args.a.stride);
+    check("a_scales", args.a_scales, 4);
+    if (d.weight == WeightFormat::kNvfp4) check("a_decode_scale", args.a_decode_scale, 4);
+  }
+  if (d.d_type == DType::kU8) {
+    check("d_scales", args.d_scales, 1);
+    check("d_decode_scale", args.d_decode_scale, sizeof(float));
+  }
+}
+
+}  // namespace
+
+Support takes(const GemmDesc& d) {
+  if (d.layout != WeightLayout::kSm120) {
+    return Support::no("reads layout {}, found {}", to_string(WeightLayout::kSm120),
+                       to_string(d.layout));
+  }
+  if (d.activation != ActivationMode::kFp4) {
+    return Support::no("multiplies 4-bit activations, found mode {}", to_string(d.activation));
+  }
+  const auto is_float = [](DType t) {
+    return t == DType::kF32 || t == DType::kF16 || t == DType::kBF16;
+  };
+  if (!is_float(d.a_type) && d.a_type != DType::kU8) {
+    return Support::no("a must be F32, F16, BF16 or U8, found {}", to_string(d.a_type));
+  }
+  if (!is_float(d.d_type) && d.d_type != DType::kU8) {
+    return Support::no("d must be F32, F16, BF16 or U8, found {}", to_string(d.d_type));
+  }
+  if (d.k % 32 != 0) return Support::no("k must be a multiple of 32, found {}", d.k);
+  constexpr int64_t kMax = std::numeric_limits<int32_t>::max() - 1024;
+  if (d.m > kMax || d.n > kMax || d.k > kMax) {
+    return Support::no("m, n and k must be at most {}", kMax);
+  }
+  constexpr int64_t kMostRowTiles = 65535;  // the grid's y, at 16 rows a tile
+  if (d.n > kMostRowTiles * kBlockRows) {
+    return Support::no("n must be at most {}, found {}", kMostRowTiles * kBlockRows, d.n);
+  }
+  return Support::yes();
+}
+
+// Behind SiLU-mul 16 rows give 8 columns: half a block of NVFP4.
+std::span<const KernelConfig> candidates(const GemmDesc& d, const DeviceInfo&) {
+  const auto make = [](int least_rows) {
+    std::vector<KernelConfig> all;
+    for (const GemmConfig& c : kConfigs) {
+      for (const int split : kSplits) {
+        if (c.warps_n * kBlockRows >= least_rows) all.push_back(to_table(c, split));
+      }
+    }
+    return all;
+  };
+  static const auto all = make(kBlockRows), wide = make(2 * kBlockRows);
+  return d.silu_mul && d.d_type == DType::kU8 ? wide : all;
+}
+
+double estimate_us(const GemmDesc& d, const KernelConfig& c, const DeviceInfo& device) {
+  const auto ceil_div = [](int64_t a, int64_t b) { return (a + b - 1) / b; };
+  const int split = split_of(d, c);
+  const int64_t tiles = ceil_div(d.m, c.tile_m) * ceil_div(d.n, c.tile_n) * split;
+  const auto waves = static_cast<double>(ceil_div(tiles, std::max(device.num_sms, 1)));
+  const auto steps = static_cast<double>(ceil_div(longest_k_range(d.k, split) * kBlockK, c.tile_k));
+  const double math_us = 2e-6 * c.tile_m * c.tile_n * c.tile_k / (kSmMflopPerUs * kPeakShare);
+  const double copy_us = 0.5625e-3 * (c.tile_m + c.tile_n) * c.tile_k / kSmKbytesPerUs;
+  // Not the largest: they overlap in part.
+  const auto overlap = [](double x, double y) { return std::cbrt(x * x * x + y * y * y); };
+  const double step_us = overlap(kStepUs, overlap(math_us, copy_us));
+  const double bytes = static_cast<double>(packed_bytes(d.n, d.k)) +
+                       8.0 * static_cast<double>(part_floats(d.m, d.n, split));
+  const double memory_us = bytes / (std::max(device.bandwidth_gbps, 1.0) * kDramEfficiency) * 1e-3;
+  const bool quantizes = d.a_type != DType::kU8 && c.tile_m > kMostQuantizedTokens;
+  return kFixedUs + (quantizes ? kQuantizeUs : 0) + (split > 1 ? kAddUs : 0) +
+         overlap(memory_us, waves * steps * step_us);
+}
+
+size_t workspace_bytes(const GemmDesc& d, const KernelConfig& config, const DeviceInfo&) {
+  return Workspace(d, split_of(d, config)).end;
+}
+
+void launch_as(const GemmArgs& args, const KernelConfig& table, Stream stream, LaunchGemm* launch) {
+  check_pointers(args, stream.index);
+  const GemmDesc& d = args.desc;
+  const GemmConfig& config = from_table(table);
+  const int split = split_of(d, table);
+  const GemmParams p = {.weights = args.b->codes,
+                        .row_alpha = args.b->row_alpha,
+                        .tokens = prepare_tokens(args, config, split, stream),
+                        .out = {.d = args.d.data,
+                                .d_stride = args.d.stride,
+                                .c = d.has_c ? args.c.data : nullptr,
+                                .c_stride = args.c.stride,
+                                .bias = d.has_bias ? args.bias : nullptr,
+                                .type = d.d_type,
+                                .silu_mul = d.silu_mul,
+                                .columns = static_cast<int>(d.columns()),
+                                .scales = args.d_scales,
+                                .layout = d.d_layout,
+                                .decode_scale = args.d_decode_scale},
+                        .m = static_cast<int>(d.m),
+                        .n = static_cast<int>(d.n),
+                        .k = static_cast<int>(d.k),
+                        .warps_n_log2 = 0,
+                        .warps_k_log2 = 0,
+                        .split = split,
+                        .parts = static_cast<float*>(args.workspace)};
+  const cuda::DeviceScope scope(stream.index);
+  launch(p, config, d.weight, stream);
+}
+
+}  // namespace nibble::sm120
