@@ -36,7 +36,9 @@ class Layers {
         is_fp4(format) ? default_activation(device) : ActivationMode::k16Bit;
     std::mt19937 random(1);
     std::vector<cases::RandomWeight> weights;
-    for (const Shape& s : kLayer) weights.emplace_back(format, s.n, s.k, 1, random);
+    for (const Shape& s : kLayer) {
+      weights.push_back(cases::typical_weight(format, s.n, s.k, random));
+    }
     a_ = cases::random_values(max_m * kMaxSide, random);
     d_.resize(a_.size());
     for (size_t total = 0; total < bytes; total += layer_bytes_) {

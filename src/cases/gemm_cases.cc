@@ -53,6 +53,19 @@ RandomWeight::RandomWeight(WeightFormat format, int64_t n, int64_t k, int segmen
   }
 }
 
+RandomWeight typical_weight(WeightFormat format, int64_t n, int64_t k, std::mt19937& random) {
+  RandomWeight weight(format, n, k, 1, random);
+  constexpr uint8_t kExponent = 0x78, kLeastNormal = 0x08;
+  const auto make_normal = [](std::vector<uint8_t>& codes) {
+    for (uint8_t& c : codes) {
+      if ((c & kExponent) == 0) c |= kLeastNormal;
+    }
+  };
+  if (format == WeightFormat::kNvfp4) make_normal(weight.scales);
+  if (format == WeightFormat::kF8) make_normal(weight.codes);
+  return weight;
+}
+
 PreparedWeights prepare_all(const WeightTensor& tensor, const Device& host, const Device& device,
                             std::span<const WeightLayoutImpl> more) {
   PreparedWeights prepared;

@@ -17,7 +17,7 @@ TimedGemm::TimedGemm(const Options& options, DType type, const WeightLayoutImpl&
                      const Device& device)
     : device_(device), type_(type) {
   std::mt19937 random(1);
-  const RandomWeight weight(options.weight, options.n, options.k, 1, random);
+  const RandomWeight weight = typical_weight(options.weight, options.n, options.k, random);
   for (size_t bytes = 0; bytes < kRotatedBytes; bytes += weights_.back().bytes) {
     WeightTensor tensor = weight.tensor;
     // Canonical weights are views: a copy of the bytes for every turn.

@@ -27,6 +27,10 @@ struct RandomWeight {
   WeightTensor tensor;
 };
 
+// Without subnormal e4m3, which checkpoints hardly have (none of SmolLM2-135M's scales and codes)
+// and which take processors up to 100 times as long: for timing.
+RandomWeight typical_weight(WeightFormat format, int64_t n, int64_t k, std::mt19937& random);
+
 // A weight in every layout that a device can prepare it in; `more` layouts first.
 using PreparedWeights = std::map<WeightLayout, PreparedWeight>;
 PreparedWeights prepare_all(const WeightTensor& tensor, const Device& host, const Device& device,
