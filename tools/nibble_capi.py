@@ -17,12 +17,12 @@ class NibbleError(RuntimeError):
 class WeightDesc(ctypes.Structure):
     _fields_ = [("format", c_int), ("n", c_int64), ("k", c_int64), ("codes", c_void_p),
                 ("scales", c_void_p), ("num_segments", c_int64), ("segment_begin", c_void_p),
-                ("decode_scales", POINTER(c_float))]
+                ("decode_scales", POINTER(c_float)), ("gate_up", c_int)]
 
 
 class GemmOptions(ctypes.Structure):
     _fields_ = [("max_m", c_int64), ("a_type", c_int), ("d_type", c_int), ("activation", c_int),
-                ("add", c_int)]
+                ("add", c_int), ("bias", c_void_p)]
 
 
 class Library:
@@ -54,9 +54,9 @@ class Library:
                decode_scale: float) -> c_void_p:
         """NVFP4 with one global scale, from the addresses of its host memory."""
         scale = c_float(decode_scale)
-        desc = WeightDesc(NVFP4, n, k, codes, scales, 0, None, ctypes.pointer(scale))
+        desc = WeightDesc(NVFP4, n, k, codes, scales, 0, None, ctypes.pointer(scale), 0)
         return self.create("weight_create", ctypes.byref(desc), device, ACTIVATION_16BIT)
 
     def gemm(self, device: c_void_p, weight: c_void_p, max_m: int, dtype: int) -> c_void_p:
-        options = GemmOptions(max_m, dtype, dtype, ACTIVATION_16BIT, 0)
+        options = GemmOptions(max_m, dtype, dtype, ACTIVATION_16BIT, 0, None)
         return self.create("gemm_create", weight, device, ctypes.byref(options))

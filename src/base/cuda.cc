@@ -149,6 +149,9 @@ double milliseconds(void* begin_event, void* end_event) {
 }
 
 int device_of_stream(void* stream) {
+  cudaStreamCaptureStatus status = cudaStreamCaptureStatusNone;
+  NIBBLE_CUDA_CHECK(cudaStreamIsCapturing(stream_of(stream), &status));
+  if (status != cudaStreamCaptureStatusNone) return -1;
   int device = 0;
   NIBBLE_CUDA_CHECK(cudaStreamGetDevice(stream_of(stream), &device));
   return device;

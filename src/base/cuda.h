@@ -57,7 +57,8 @@ void launch_graph(void* graph, void* stream);
 void synchronize(void* stream);                           // throws what a kernel in it did wrong
 double milliseconds(void* begin_event, void* end_event);  // waits for the second
 
-// The device that a stream is of; of cudaStreamLegacy, the thread's current one.
+// The device that a stream is of; of cudaStreamLegacy, the thread's current one. -1 while a graph
+// is captured from it, when the runtime does not tell.
 int device_of_stream(void* stream);
 
 // The device that `p` was allocated on, -1 for memory of the host.

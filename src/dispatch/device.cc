@@ -130,7 +130,7 @@ void Device::use_stream(void* cuda_stream) const {
     cuda_stream = state_->own_stream->get();
   } else if (cuda_stream != state_->stream) {
     const int index = cuda::device_of_stream(cuda_stream);
-    NIBBLE_CHECK(index == info_->index, ErrorCode::kInvalidArgument,
+    NIBBLE_CHECK(index == info_->index || index < 0, ErrorCode::kInvalidArgument,
                  "use_stream: expected a stream of CUDA device {}, found one of {}", info_->index,
                  index);
   }
