@@ -5,9 +5,9 @@
 namespace nibble::cpu::avx2 {
 namespace {
 
-// sum + product, here and now: a compiler that is free to regroup these sums runs out of registers.
-__m256i add_in_order(__m256i sum, __m256i product) {
-  sum = _mm256_add_epi16(sum, product);
+// Here and now: a compiler that is free to regroup these sums runs out of registers.
+__m256i add_products(__m256i sum, __m256i weights, __m256i activations) {
+  sum = _mm256_add_epi16(sum, _mm256_maddubs_epi16(weights, activations));
   asm("" : "+x"(sum));
   return sum;
 }
@@ -26,21 +26,10 @@ constexpr float kPanelUnit = 0x1p10f;
 
 template <bool kForPanels>
 void pack(const float* a, int64_t k, int token, int tokens, uint8_t* group) {
-  ActBlock* out = reinterpret_cast<ActBlock*>(group) + token;
-  for (int64_t i = 0; i < k; i += kBlock, out += tokens) {
-    __m128i codes;
-    out->scale = quantize(a + i, codes) * (kForPanels ? 1.0f / kPanelUnit : 1.0f);
-    out->start = start_of(codes);
-    _mm_storeu_si128(reinterpret_cast<__m128i*>(out->codes), codes);
-  }
+  pack_scaled(a, k, token, tokens, kForPanels ? 1.0f / kPanelUnit : 1.0f, group);
 }
 
-__m256 block_sum(const __m256i* step, const ActBlock& a) {
-  __m256i sum = broadcast(&a.start);
-  NIBBLE_UNROLL
-  for (int i = 0; i < 4; ++i) {
-    sum = add_in_order(sum, _mm256_maddubs_epi16(step[i], broadcast(a.codes + 4 * i)));
-  }
+__m256 to_float(__m256i sum) {
   return _mm256_cvtepi32_ps(_mm256_madd_epi16(sum, _mm256_set1_epi16(1)));
 }
 
@@ -51,34 +40,14 @@ struct alignas(64) PanelHead {
   float unit;
 };
 
-template <bool kFactors>
-struct Loop {
-  static constexpr bool kScales = kFactors;
-
-  template <int kTokens>
-  static void sums(const PanelBlock& w, const ActBlock* a, __m256 (&out)[2][kTokens]) {
-    __m256i sum[2][kTokens];
-    NIBBLE_UNROLL
-    for (int t = 0; t < kTokens; ++t) sum[0][t] = sum[1][t] = broadcast(&a[t].start);
-    NIBBLE_UNROLL
-    for (int i = 0; i < 4; ++i) {
-      const __m256i w0 = load(w.codes[i]);
-      const __m256i w1 = load(w.codes[i] + 32);
-      NIBBLE_UNROLL
-      for (int t = 0; t < kTokens; ++t) {
-        const __m256i x = broadcast(a[t].codes + 4 * i);
-        sum[0][t] = add_in_order(sum[0][t], _mm256_maddubs_epi16(w0, x));
-        sum[1][t] = add_in_order(sum[1][t], _mm256_maddubs_epi16(w1, x));
-      }
-    }
-    NIBBLE_UNROLL
-    for (int h = 0; h < 2; ++h) {
-      const __m256i factor = kFactors ? load(w.scales + 8 * h) : _mm256_set1_epi16(1);
-      NIBBLE_UNROLL
-      for (int t = 0; t < kTokens; ++t) {
-        out[h][t] = _mm256_cvtepi32_ps(_mm256_madd_epi16(sum[h][t], factor));
-      }
-    }
+struct PlainEnd {
+  static constexpr bool kScales = false;
+  static __m256 to_float(__m256i sum, const float*) { return avx2::to_float(sum); }
+};
+struct ScalingEnd {
+  static constexpr bool kScales = true;
+  static __m256 to_float(__m256i sum, const float* factors) {
+    return _mm256_cvtepi32_ps(_mm256_madd_epi16(sum, load(factors)));
   }
 };
 
@@ -86,8 +55,8 @@ void multiply(const TileBlock& block) {
   const PanelHead& head = *reinterpret_cast<const PanelHead*>(block.b);
   TileBlock panel = block;
   panel.b += sizeof(PanelHead);
-  if (head.factors) return multiply_panels<Loop<true>>(panel, head.unit);
-  multiply_panels<Loop<false>>(panel, head.unit);
+  if (head.factors) return multiply_panels<ScalingEnd>(panel, head.unit);
+  multiply_panels<PlainEnd>(panel, head.unit);
 }
 
 // How the scales of a tile become integers.

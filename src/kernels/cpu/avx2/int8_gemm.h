@@ -1,5 +1,5 @@
 // int8 x e2m1 with 256-bit vectors; see avx2/int8_gemm.cc and avx2/int8_gemm_vnni.cc, which differ
-// in how one step of the dot product is taken.
+// in how one step of the dot product is taken, in how it begins and in how it ends.
 //
 // Codes become 2 * e2m1 + 12, unsigned bytes from 0 to 24, because both vpmaddubsw and vpdpbusd
 // multiply unsigned by signed. The sum over a block of 12 * a is taken off again: it is what an
@@ -64,6 +64,46 @@ float quantize(const float* x, __m128i& codes) {
   return amax / 127.0f;
 }
 
+// What a block's accumulators start with, and one step of its dot product: 4 of k for 8 rows.
+int32_t start_of(__m128i codes);
+__m256i add_products(__m256i sum, __m256i weights, __m256i activations);
+
+void pack_scaled(const float* a, int64_t k, int token, int tokens, float unit, uint8_t* group) {
+  ActBlock* out = reinterpret_cast<ActBlock*>(group) + token;
+  for (int64_t i = 0; i < k; i += kBlock, out += tokens) {
+    __m128i codes;
+    out->scale = quantize(a + i, codes) * unit;
+    out->start = start_of(codes);
+    _mm_storeu_si128(reinterpret_cast<__m128i*>(out->codes), codes);
+  }
+}
+
+__m256i dot(const __m256i* step, const ActBlock& a) {
+  __m256i sum = broadcast(&a.start);
+  NIBBLE_UNROLL
+  for (int i = 0; i < 4; ++i) sum = add_products(sum, step[i], broadcast(a.codes + 4 * i));
+  return sum;
+}
+
+// Of the 16 rows of a panel. GCC would make it a function of its own, sums in memory.
+template <int kTokens>
+[[gnu::always_inline]] inline void dots(const PanelBlock& w, const ActBlock* a,
+                                        __m256i (&sum)[2][kTokens]) {
+  NIBBLE_UNROLL
+  for (int t = 0; t < kTokens; ++t) sum[0][t] = sum[1][t] = broadcast(&a[t].start);
+  NIBBLE_UNROLL
+  for (int i = 0; i < 4; ++i) {
+    const __m256i w0 = load(w.codes[i]);
+    const __m256i w1 = load(w.codes[i] + 32);
+    NIBBLE_UNROLL
+    for (int t = 0; t < kTokens; ++t) {
+      const __m256i x = broadcast(a[t].codes + 4 * i);
+      sum[0][t] = add_products(sum[0][t], w0, x);
+      sum[1][t] = add_products(sum[1][t], w1, x);
+    }
+  }
+}
+
 struct Widened {
   __m256i step[4];  // 8 rows, 4 of k each
 };
@@ -98,8 +138,8 @@ __m256 widen_scales(const uint8_t* p) {
   return _mm256_mul_ps(_mm256_castsi256_ps(s), _mm256_set1_ps(0.5f));
 }
 
-// The sum of a block for 8 rows, in fp32.
-__m256 block_sum(const __m256i* step, const ActBlock& a);
+// A block's dot product in fp32.
+__m256 to_float(__m256i sum);
 
 // As many as `rows` (of 8) lanes of D = alpha * sum + C.
 void store(const TileBlock& block, int token, int first, __m256 sum) {
@@ -136,7 +176,7 @@ void multiply_tile(const TileBlock& block, int first_half) {
       NIBBLE_UNROLL
       for (int t = 0; t < kTokens; ++t) {
         acc[h][t] =
-            _mm256_fmadd_ps(block_sum(w.step, a[t]),
+            _mm256_fmadd_ps(to_float(dot(w.step, a[t])),
                             _mm256_mul_ps(scale, _mm256_broadcast_ss(&a[t].scale)), acc[h][t]);
       }
     }
@@ -191,25 +231,25 @@ void widen_tile(const uint8_t* tile, int64_t k, uint8_t* panel, Scales scales_of
   }
 }
 
-// 16 rows x kTokens. Loop::sums makes a block's sums in fp32, with the weights' scales in them
-// where Loop::kScales; they count in `unit`s.
-template <class Loop, int kTokens>
+// 16 rows x kTokens. End::to_float makes a block's sums fp32, with the scales of the 8 rows in them
+// where End::kScales; they count in `unit`s.
+template <class End, int kTokens>
 void multiply_panel(const TileBlock& block, float unit) {
   const PanelBlock* w = reinterpret_cast<const PanelBlock*>(block.b);
   const ActBlock* a = reinterpret_cast<const ActBlock*>(block.a);
   const int64_t blocks = block.k / kBlock;
   __m256 acc[2][kTokens] = {};
   for (int64_t b = 0; b < blocks; ++b, ++w, a += kTokens) {
-    __m256 sum[2][kTokens];
-    Loop::template sums<kTokens>(*w, a, sum);
+    __m256i sum[2][kTokens];
+    dots(*w, a, sum);
     NIBBLE_UNROLL
     for (int t = 0; t < kTokens; ++t) {
       const __m256 a_scale = _mm256_broadcast_ss(&a[t].scale);
       NIBBLE_UNROLL
       for (int h = 0; h < 2; ++h) {
         __m256 scale = a_scale;
-        if (!Loop::kScales) scale = _mm256_mul_ps(scale, _mm256_loadu_ps(w->scales + 8 * h));
-        acc[h][t] = _mm256_fmadd_ps(sum[h][t], scale, acc[h][t]);
+        if (!End::kScales) scale = _mm256_mul_ps(scale, _mm256_loadu_ps(w->scales + 8 * h));
+        acc[h][t] = _mm256_fmadd_ps(End::to_float(sum[h][t], w->scales + 8 * h), scale, acc[h][t]);
       }
     }
   }
@@ -223,15 +263,15 @@ void multiply_panel(const TileBlock& block, float unit) {
   }
 }
 
-template <class Loop>
+template <class End>
 void multiply_panels(const TileBlock& block, float unit) {
   switch (block.tokens) {
     case 1:
-      return multiply_panel<Loop, 1>(block, unit);
+      return multiply_panel<End, 1>(block, unit);
     case 2:
-      return multiply_panel<Loop, 2>(block, unit);
+      return multiply_panel<End, 2>(block, unit);
     default:
-      return multiply_panel<Loop, 3>(block, unit);
+      return multiply_panel<End, 3>(block, unit);
   }
 }
 

@@ -11,53 +11,22 @@ int32_t start_of(__m128i codes) {
   return _mm_cvtsi128_si32(_mm_add_epi32(sum, _mm_shuffle_epi32(sum, 0xB1)));
 }
 
+__m256i add_products(__m256i sum, __m256i weights, __m256i activations) {
+  return _mm256_dpbusd_avx_epi32(sum, weights, activations);
+}
+
 void pack(const float* a, int64_t k, int token, int tokens, uint8_t* group) {
-  ActBlock* out = reinterpret_cast<ActBlock*>(group) + token;
-  for (int64_t i = 0; i < k; i += kBlock, out += tokens) {
-    __m128i codes;
-    out->scale = quantize(a + i, codes);
-    out->start = start_of(codes);
-    _mm_storeu_si128(reinterpret_cast<__m128i*>(out->codes), codes);
-  }
+  pack_scaled(a, k, token, tokens, 1.0f, group);
 }
 
-__m256 block_sum(const __m256i* step, const ActBlock& a) {
-  __m256i sum = broadcast(&a.start);
-  NIBBLE_UNROLL
-  for (int i = 0; i < 4; ++i) {
-    sum = _mm256_dpbusd_avx_epi32(sum, step[i], broadcast(a.codes + 4 * i));
-  }
-  return _mm256_cvtepi32_ps(sum);
-}
+__m256 to_float(__m256i sum) { return _mm256_cvtepi32_ps(sum); }
 
-struct Loop {
+struct PlainEnd {
   static constexpr bool kScales = false;
-
-  template <int kTokens>
-  static void sums(const PanelBlock& w, const ActBlock* a, __m256 (&out)[2][kTokens]) {
-    __m256i sum[2][kTokens];
-    NIBBLE_UNROLL
-    for (int t = 0; t < kTokens; ++t) sum[0][t] = sum[1][t] = broadcast(&a[t].start);
-    NIBBLE_UNROLL
-    for (int i = 0; i < 4; ++i) {
-      const __m256i w0 = load(w.codes[i]);
-      const __m256i w1 = load(w.codes[i] + 32);
-      NIBBLE_UNROLL
-      for (int t = 0; t < kTokens; ++t) {
-        const __m256i x = broadcast(a[t].codes + 4 * i);
-        sum[0][t] = _mm256_dpbusd_avx_epi32(sum[0][t], w0, x);
-        sum[1][t] = _mm256_dpbusd_avx_epi32(sum[1][t], w1, x);
-      }
-    }
-    NIBBLE_UNROLL
-    for (int h = 0; h < 2; ++h) {
-      NIBBLE_UNROLL
-      for (int t = 0; t < kTokens; ++t) out[h][t] = _mm256_cvtepi32_ps(sum[h][t]);
-    }
-  }
+  static __m256 to_float(__m256i sum, const float*) { return avx2::to_float(sum); }
 };
 
-void multiply(const TileBlock& block) { multiply_panels<Loop>(block, 1.0f); }
+void multiply(const TileBlock& block) { multiply_panels<PlainEnd>(block, 1.0f); }
 
 void widen(WeightFormat format, const uint8_t* tile, int64_t k, uint8_t* panel) {
   if (format == WeightFormat::kNvfp4) {
