@@ -2,9 +2,7 @@
 #include <unistd.h>
 
 #include <algorithm>
-#include <atomic>
 #include <memory>
-#include <numeric>
 
 #include "base/host_arena.h"
 #include "base/thread_pool.h"
@@ -45,14 +43,7 @@ class Layers {
       layer_bytes_ = 0;
       auto& layer = layers_.emplace_back();
       for (const auto& weight : weights) {
-        // Owned, because a device may read canonical weights in place.
-        auto copy = std::make_shared<cases::RandomWeight>(weight);
-        WeightTensor tensor = copy->tensor;
-        tensor.codes = copy->codes.data();
-        if (tensor.scales) tensor.scales = copy->scales.data();
-        if (tensor.row_scales) tensor.row_scales = copy->row_scales.data();
-        tensor.owner = copy;
-        const LinearWeight prepared = prepare(tensor, device, activation);
+        const LinearWeight prepared = prepare(cases::owned_copy(weight), device, activation);
         layer_bytes_ += prepared.bytes();
         layer.emplace_back(prepared, device, GemmOptions{.max_m = max_m, .activation = activation});
       }
@@ -79,17 +70,6 @@ double macs_of_a_layer() {
   int64_t macs = 0;
   for (const Shape& s : kLayer) macs += s.n * s.k;
   return static_cast<double>(macs);
-}
-
-Launch read(const uint8_t* memory, size_t bytes, const Device& device) {
-  return [=, &device](int64_t) {
-    const auto* words = reinterpret_cast<const uint64_t*>(memory);
-    std::atomic<uint64_t> sum = 0;  // so that nothing is left out
-    device.pool().parallel_for(static_cast<int64_t>(bytes / sizeof(uint64_t)), 4096,
-                               [&](int64_t begin, int64_t end) {
-                                 sum += std::accumulate(words + begin, words + end, uint64_t{0});
-                               });
-  };
 }
 
 // bf16 matrices in turns.
@@ -152,9 +132,9 @@ void bench_cpu(const Device& device, const BenchCpuOptions& options, const Bench
     launches.push_back(launch);
   };
   add("read", "plain_read", "plain pages", static_cast<double>(bytes),
-      read(plain.get(), bytes, device));
+      cases::reading(plain.get(), bytes, device));
   add("read", "plain_read", "huge pages", static_cast<double>(bytes),
-      read(huge.get(), bytes, device));
+      cases::reading(huge.get(), bytes, device));
   std::vector<std::unique_ptr<Layers>> layers;
   for (const WeightFormat format : kFormats) {
     layers.push_back(std::make_unique<Layers>(format, options.prompt, bytes, device));

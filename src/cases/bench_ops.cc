@@ -1,11 +1,7 @@
 #include <algorithm>
-#include <atomic>
 #include <chrono>
-#include <memory>
-#include <numeric>
 
 #include "base/cuda.h"
-#include "base/thread_pool.h"
 #include "cases/case_file.h"
 #include "cases/gemm_timing.h"
 #include "cases/inputs.h"
@@ -85,14 +81,7 @@ double bench_memory(const Device& device, const BenchSink& sink) {
               }));
   } else {
     row.impl = "plain_read";
-    set_times(row, cases::time_one(device, [&](int64_t) {
-                const auto* words = reinterpret_cast<const uint64_t*>(memory[0]);
-                std::atomic<uint64_t> sum = 0;  // so that nothing is left out
-                device.pool().parallel_for(
-                    kRotatedBytes / sizeof(uint64_t), 4096, [&](int64_t begin, int64_t end) {
-                      sum += std::accumulate(words + begin, words + end, uint64_t{0});
-                    });
-              }));
+    set_times(row, cases::time_one(device, cases::reading(memory[0], kRotatedBytes, device)));
   }
   row.rate = row.bytes / row.seconds / 1e9;
   sink(row);
@@ -146,11 +135,9 @@ void bench_gemm_row(const GemmDesc& desc, const TimedGemm& gemm, std::string_vie
 void bench_host(const TimedGemm::Options& options, DType type, const Device& device,
                 const BenchSink& sink) {
   std::mt19937 random(1);
-  const auto source =
-      std::make_shared<cases::RandomWeight>(options.weight, options.n, options.k, 1, random);
-  WeightTensor tensor = source->tensor;
-  tensor.owner = source;
-  const LinearWeight weight = prepare(tensor, device, default_activation(device));
+  const cases::RandomWeight source(options.weight, options.n, options.k, 1, random);
+  const LinearWeight weight =
+      prepare(cases::owned_copy(source), device, default_activation(device));
   const GemmOptions plan_options{
       .max_m = options.max_m, .a = type, .d = type, .activation = default_activation(device)};
   const auto add = [&](std::string what, std::vector<double> seconds) {

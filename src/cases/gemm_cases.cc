@@ -44,13 +44,29 @@ RandomWeight::RandomWeight(WeightFormat format, int64_t n, int64_t k, int segmen
       }
     }
   }
-  tensor.codes = codes.data();
-  tensor.scales = scales.empty() ? nullptr : scales.data();
-  tensor.row_scales = row_scales.empty() ? nullptr : row_scales.data();
+  point_at_own_memory();
   if (format != WeightFormat::kNvfp4) return;
   for (int i = 0; i < segments; ++i) {
     tensor.segments.push_back({n * i / segments, 0.01f * static_cast<float>(1 + random() % 1000)});
   }
+}
+
+RandomWeight::RandomWeight(const RandomWeight& other)
+    : codes(other.codes), scales(other.scales), row_scales(other.row_scales), tensor(other.tensor) {
+  point_at_own_memory();
+}
+
+void RandomWeight::point_at_own_memory() {
+  tensor.codes = codes.data();
+  tensor.scales = scales.empty() ? nullptr : scales.data();
+  tensor.row_scales = row_scales.empty() ? nullptr : row_scales.data();
+}
+
+WeightTensor owned_copy(const RandomWeight& weight) {
+  const auto copy = std::make_shared<const RandomWeight>(weight);
+  WeightTensor tensor = copy->tensor;
+  tensor.owner = copy;
+  return tensor;
 }
 
 RandomWeight typical_weight(WeightFormat format, int64_t n, int64_t k, std::mt19937& random) {

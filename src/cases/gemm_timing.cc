@@ -15,45 +15,26 @@ constexpr size_t kRotatedBytes = size_t{300} << 20;
 
 TimedGemm::TimedGemm(const Options& options, DType type, const WeightLayoutImpl& layout,
                      const Device& device)
-    : device_(device), type_(type) {
+    : device_(device), type_(type), inputs_(device) {
   std::mt19937 random(1);
   const RandomWeight weight = typical_weight(options.weight, options.n, options.k, random);
   for (size_t bytes = 0; bytes < kRotatedBytes; bytes += weights_.back().bytes) {
-    WeightTensor tensor = weight.tensor;
-    // Canonical weights are views: a copy of the bytes for every turn.
-    const auto keep = [this]<class T>(const T*& bytes_of, const std::vector<T>& source) {
-      if (bytes_of == nullptr) return;
-      auto& copy = host_memory_.emplace_back(source.size() * sizeof(T));
-      std::memcpy(copy.data(), source.data(), copy.size());
-      bytes_of = reinterpret_cast<const T*>(copy.data());
-    };
-    if (layout.layout == WeightLayout::kCanonical) {
-      keep(tensor.codes, weight.codes);
-      keep(tensor.scales, weight.scales);
-      keep(tensor.row_scales, weight.row_scales);
-    }
-    weights_.push_back(layout.prepare(tensor, device.stream()));
+    weights_.push_back(layout.prepare(owned_copy(weight), device.stream()));
   }
   const std::vector<float> a = random_values(options.max_m * options.k, random);
-  std::vector<uint8_t> rows(a.size() * size_of(type_));
+  a_host_.resize(a.size() * size_of(type_));
   for (size_t i = 0; i < a.size(); ++i) {
     if (type_ == DType::kF32) {
-      std::memcpy(&rows[4 * i], &a[i], 4);
+      std::memcpy(&a_host_[4 * i], &a[i], 4);
     } else {
       const uint16_t bits = float_to_bf16(a[i]);
-      std::memcpy(&rows[2 * i], &bits, 2);
+      std::memcpy(&a_host_[2 * i], &bits, 2);
     }
   }
-  a_ = place(rows);
-  d_ = place(std::vector<uint8_t>(static_cast<size_t>(options.max_m * options.n) * size_of(type_)));
-}
-
-void* TimedGemm::place(const std::vector<uint8_t>& host) {
-  if (device_.info().kind == DeviceKind::kCpu) return host_memory_.emplace_back(host).data();
-  const auto& buffer = device_memory_.emplace_back(device_.info().index, host.size());
-  cuda::copy(buffer.data(), host.data(), host.size(), device_.stream().cuda);
-  device_.synchronize();
-  return buffer.data();
+  d_host_.resize(static_cast<size_t>(options.max_m * options.n) * size_of(type_));
+  a_ = inputs_(a_host_);
+  d_ = inputs_(d_host_);
+  device.synchronize();
 }
 
 Launch TimedGemm::launch(const GemmImpl& impl, const KernelConfig& config,

@@ -3,7 +3,7 @@
 
 #include <vector>
 
-#include "base/cuda.h"
+#include "cases/runner.h"
 #include "cases/timer.h"
 #include "ops/gemm.h"
 
@@ -28,13 +28,11 @@ class TimedGemm {
   Launch launch(const GemmImpl& impl, const KernelConfig& config, const GemmDesc& desc) const;
 
  private:
-  void* place(const std::vector<uint8_t>& host);
-
   const Device& device_;
   DType type_;
-  std::vector<std::vector<uint8_t>> host_memory_;
-  std::vector<cuda::Buffer> device_memory_;
   std::vector<PreparedWeight> weights_;
+  std::vector<uint8_t> a_host_, d_host_;
+  Inputs inputs_;
   void* a_ = nullptr;
   void* d_ = nullptr;
 };

@@ -21,11 +21,19 @@ inline std::vector<float> random_values(int64_t count, std::mt19937& random) {
 // A canonical weight of any format with its own memory. NVFP4 gets `segments` global scales.
 struct RandomWeight {
   RandomWeight(WeightFormat format, int64_t n, int64_t k, int segments, std::mt19937& random);
+  RandomWeight(const RandomWeight& other);
+  RandomWeight(RandomWeight&&) = default;
 
   std::vector<uint8_t> codes, scales;
   std::vector<float> row_scales;
-  WeightTensor tensor;
+  WeightTensor tensor;  // of these
+
+ private:
+  void point_at_own_memory();
 };
+
+// The tensor of a copy, which it keeps alive: a device may read canonical weights in place.
+WeightTensor owned_copy(const RandomWeight& weight);
 
 // Without subnormal e4m3, which checkpoints hardly have (none of SmolLM2-135M's scales and codes)
 // and which take processors up to 100 times as long: for timing.

@@ -1,10 +1,13 @@
 #include "cases/timer.h"
 
 #include <algorithm>
+#include <atomic>
 #include <chrono>
 #include <memory>
+#include <numeric>
 
 #include "base/cuda.h"
+#include "base/thread_pool.h"
 
 namespace nibble::cases {
 namespace {
@@ -96,6 +99,17 @@ std::vector<Times> time_in_turns(const Device& device, std::span<const Launch> c
 
 Times time_one(const Device& device, const Launch& launch) {
   return time_in_turns(device, {&launch, 1})[0];
+}
+
+Launch reading(const void* memory, size_t bytes, const Device& device) {
+  return [=, &device](int64_t) {
+    const auto* words = static_cast<const uint64_t*>(memory);
+    std::atomic<uint64_t> sum = 0;  // so that nothing is left out
+    device.pool().parallel_for(static_cast<int64_t>(bytes / sizeof(uint64_t)), 4096,
+                               [&](int64_t begin, int64_t end) {
+                                 sum += std::accumulate(words + begin, words + end, uint64_t{0});
+                               });
+  };
 }
 
 }  // namespace nibble::cases

@@ -22,4 +22,7 @@ struct Times {  // seconds of one launch
 std::vector<Times> time_in_turns(const Device& device, std::span<const Launch> contenders);
 Times time_one(const Device& device, const Launch& launch);
 
+// Reads `bytes` of host memory with every thread of a CPU's pool.
+Launch reading(const void* memory, size_t bytes, const Device& device);
+
 }  // namespace nibble::cases
