@@ -4,11 +4,7 @@ namespace nibble::sm120 {
 
 void launch_emulated_gemm(const GemmParams& params, const GemmConfig& config, WeightFormat format,
                           Stream stream) {
-  constexpr const char* kName = "sm120_fp4_gemm";
-  if (format == WeightFormat::kMxfp4) {
-    return launch_gemm<EmulatedMma<WeightFormat::kMxfp4>>(kName, params, config, stream);
-  }
-  launch_gemm<EmulatedMma<WeightFormat::kNvfp4>>(kName, params, config, stream);
+  launch_gemm_of<EmulatedMma>(params, config, format, stream);
 }
 
 }  // namespace nibble::sm120

@@ -24,7 +24,8 @@ constexpr auto kernel_of(int tokens) {
 }
 
 template <class Mma>
-void launch_gemm(const char* name, const GemmParams& params, const GemmConfig& c, Stream stream) {
+void launch_gemm(const GemmParams& params, const GemmConfig& c, Stream stream) {
+  constexpr const char* kName = "sm120_fp4_gemm";
   const auto ceil_div = [](int64_t a, int64_t b) { return static_cast<unsigned>((a + b - 1) / b); };
   const auto log2 = [](int x) { return x == 8 ? 3 : x / 2; };
   GemmParams p = params;
@@ -38,13 +39,22 @@ void launch_gemm(const char* name, const GemmParams& params, const GemmConfig& c
                 .shared_bytes = static_cast<size_t>(at.bytes),
                 .pdl = stream.pdl,
                 .stream = stream},
-               name, kernel_of<Mma>(c.tokens), p);
+               kName, kernel_of<Mma>(c.tokens), p);
   if (p.split == 1) return;
   cuda::launch({.grid = dim3(ceil_div(p.m, kAddTokens), ceil_div(p.n, kAddRows)),
                 .block = kMaxThreads,
                 .pdl = stream.pdl,
                 .stream = stream},
-               name, add_parts<Mma>, p);
+               kName, add_parts<Mma>, p);
+}
+
+template <template <WeightFormat> class Mma>
+void launch_gemm_of(const GemmParams& params, const GemmConfig& config, WeightFormat format,
+                    Stream stream) {
+  if (format == WeightFormat::kMxfp4) {
+    return launch_gemm<Mma<WeightFormat::kMxfp4>>(params, config, stream);
+  }
+  launch_gemm<Mma<WeightFormat::kNvfp4>>(params, config, stream);
 }
 
 }  // namespace nibble::sm120

@@ -30,14 +30,6 @@ bool is_nan(WeightFormat format, uint8_t scale) {
   return format == WeightFormat::kMxfp4 ? scale == kUe8m0Nan : (scale & 0x7F) == kE4m3Nan;
 }
 
-// The tensor's row that lies at `row` of a block, n where none does.
-int64_t row_at(const WeightTensor& t, int64_t row_block, int row) {
-  if (!t.gate_up) return std::min(row_block * kBlockRows + row, t.n);
-  const int64_t column = row_block * (kBlockRows / 2) + row % 8;
-  if (column >= t.n / 2) return t.n;
-  return row < 8 ? column : t.n / 2 + column;
-}
-
 }  // namespace
 
 void pack_rows(const WeightTensor& t, int64_t row_block, uint8_t* packed, float* row_alpha) {
@@ -46,7 +38,7 @@ void pack_rows(const WeightTensor& t, int64_t row_block, uint8_t* packed, float*
     std::memset(packed + block_offset(row_block, kb, t.n), 0, kBlockBytes);
   }
   for (int row = 0; row < kBlockRows; ++row) {
-    const int64_t i = row_at(t, row_block, row);
+    const int64_t i = unpacked_row(row_block * kBlockRows + row, t.n, t.gate_up);
     float& alpha = row_alpha[row_block * kBlockRows + row];
     alpha = i < t.n ? 1.0f : 0.0f;
     if (i >= t.n) continue;

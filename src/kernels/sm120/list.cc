@@ -1,37 +1,17 @@
 #include "kernels/sm120/list.h"
 
-#include "kernels/sm120/gemm.h"
+#include "kernels/sm120/entries.h"
 
 namespace nibble::sm120 {
 namespace {
 
-Support runs_on(const DeviceInfo& device) {
-  if (device.kind != DeviceKind::kCuda) return Support::no("runs on a CUDA device only");
-  if (device.sm == 120 || device.sm == 121) return Support::yes();
-  return Support::no("needs compute capability 12.0 or 12.1, found sm_{}", device.sm);
-}
+constexpr Chip kSm120 = {.gemm = "sm120_fp4_gemm",
+                         .is = [](int sm) { return sm == 120 || sm == 121; },
+                         .capability = "12.0 or 12.1",
+                         .launch = launch_hardware_gemm};
 
-const WeightLayoutImpl kWeightLayouts[] = {
-    {.layout = WeightLayout::kSm120,
-     .can_prepare =
-         [](const WeightTensor& tensor, const DeviceInfo& device) {
-           const Support s = runs_on(device);
-           return s ? can_hold(tensor) : s;
-         },
-     .prepare = prepare}};
-
-const GemmImpl kGemms[] = {
-    {.name = "sm120_fp4_gemm",
-     .can_implement =
-         [](const GemmDesc& d, const DeviceInfo& device) {
-           const Support s = runs_on(device);
-           return s ? takes(d) : s;
-         },
-     .launch = [](const GemmArgs& args, const KernelConfig& config,
-                  Stream stream) { launch_as(args, config, stream, launch_hardware_gemm); },
-     .candidates = candidates,
-     .estimate_us = estimate_us,
-     .workspace_bytes = workspace_bytes}};
+const WeightLayoutImpl kWeightLayouts[] = {kLayoutOf<kSm120>};
+const GemmImpl kGemms[] = {kGemmOf<kSm120>};
 
 }  // namespace
 

@@ -6,11 +6,13 @@
 
 #include "formats/nvfp4.h"
 #include "formats/scale_layout.h"
+#include "kernels/cuda/output.cuh"
 #include "kernels/sm120/gemm_params.h"
 
 namespace nibble::sm120 {
 
-__device__ __forceinline__ float silu(float x) { return x / (1.0f + __expf(-x)); }
+using cuda::silu;
+using cuda::store_as;
 
 // Tokens and rows of one block of threads.
 struct Tile {
@@ -19,15 +21,6 @@ struct Tile {
   int first_row;  // in memory
   int rows;       // a multiple of 16, of 32 where D is quantized behind SiLU-mul
 };
-
-template <class T>
-__device__ __forceinline__ void store_as(const Output& out, int64_t token, int column,
-                                         float value) {
-  if (out.c != nullptr) {
-    value += static_cast<float>(static_cast<const T*>(out.c)[token * out.c_stride + column]);
-  }
-  static_cast<T*>(out.d)[token * out.d_stride + column] = static_cast<T>(value);
-}
 
 // Sixteen lanes side by side hold a block of `token`, the lane's own value at `column`.
 __device__ __forceinline__ void store_quantized(const Output& out, float encode_scale,

@@ -150,14 +150,6 @@ RowScale row_scale(const WeightTensor& t, uint8_t scale, int largest) {
   return {.byte = encode_e4m3(magnitude), .zero = magnitude == 0, .negative = (scale & 0x80) != 0};
 }
 
-// The tensor's row that lies at `row` of a block, n or more where none does.
-int64_t row_at(const WeightTensor& t, int64_t row_block, int row) {
-  if (!t.gate_up) return row_block * kBlockRows + row;
-  const int64_t column = row_block * (kBlockRows / 2) + row % 8;
-  if (column >= t.n / 2) return t.n;
-  return row < 8 ? column : t.n / 2 + column;
-}
-
 }  // namespace
 
 Support can_pack(const WeightTensor& t) {
@@ -184,7 +176,7 @@ void pack_rows(const WeightTensor& t, int64_t row_block, uint8_t* packed, float*
     std::memset(packed + block_offset(row_block, kb, t.n), 0, kBlockBytes);
   }
   for (int row = 0; row < kBlockRows; ++row) {
-    const int64_t i = row_at(t, row_block, row);
+    const int64_t i = unpacked_row(row_block * kBlockRows + row, t.n, t.gate_up);
     float& factor = row_alpha[row_block * kBlockRows + row];
     if (i >= t.n) {
       factor = 0.0f;

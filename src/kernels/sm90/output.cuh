@@ -4,13 +4,15 @@
 #include <cuda_bf16.h>
 #include <cuda_fp16.h>
 
+#include "kernels/cuda/output.cuh"
 #include "kernels/sm90/blocks.h"
 #include "kernels/sm90/gemm_params.h"
 #include "kernels/sm90/widen.h"
 
 namespace nibble::sm90 {
 
-__device__ __forceinline__ float silu(float x) { return x / (1.0f + __expf(-x)); }
+using cuda::silu;
+using cuda::store_as;
 
 // Row `row` of the weights as they lie in memory -> as the caller counts them (bias); see
 // WeightTensor::gate_up.
@@ -21,15 +23,6 @@ __device__ __forceinline__ int logical_row(const Output& out, int row) {
 // What the sums of the activations' units are multiplied by.
 __device__ __forceinline__ float sum_scale(const Output& out) {
   return out.a_scale == nullptr ? kSumScale : *out.a_scale * kSumScale;
-}
-
-template <class T>
-__device__ __forceinline__ void store_as(const Output& out, int64_t token, int column,
-                                         float value) {
-  if (out.c != nullptr) {
-    value += static_cast<float>(static_cast<const T*>(out.c)[token * out.c_stride + column]);
-  }
-  static_cast<T*>(out.d)[token * out.d_stride + column] = static_cast<T>(value);
 }
 
 __device__ __forceinline__ void store_output(const Output& out, int64_t token, int column,
