@@ -24,6 +24,11 @@ __device__ __forceinline__ void store_matrices_transposed(uint32_t to, const uin
                "r"(m[0]), "r"(m[1]), "r"(m[2]), "r"(m[3])
                : "memory");
 }
+__device__ __forceinline__ void store_matrices_transposed(uint32_t to, const uint32_t (&m)[2]) {
+  asm volatile("stmatrix.sync.aligned.m8n8.x2.trans.shared.b16 [%0], {%1, %2};" ::"r"(to),
+               "r"(m[0]), "r"(m[1])
+               : "memory");
+}
 
 // d[16, 8] += a[16, 16] * b[16, 8], bf16 or fp16 in, fp32 sums. a: rows g, g+8 at k 2t, then at
 // 2t + 8; b: column g, k 2t, then 2t + 8; d: row g columns 2t, 2t+1, then row g + 8.

@@ -3,6 +3,8 @@
 
 #include <cstdint>
 
+#include "kernels/sm90/gemm_wgmma_work.h"
+
 namespace nibble::sm90 {
 
 enum class OutputType : int { kF32, kBF16, kF16 };
@@ -51,11 +53,11 @@ struct WgmmaParams {
   Output out;
   int m, n, k;
   int groups, stages;  // warpgroups that multiply; slots of the ring
-  int split;           // blocks of a cluster that share a tile, each a part of k
-  int stream_tiles;    // the first tiles, whose k is cut into equal pieces for all blocks
-  float* parts;        // for these: a tile for each block,
-  unsigned* flags;     // and whether it is there; 0 at the start
-  bool wide_output;    // D and C can be accessed in pieces of 16 bytes
+  WgmmaWork work;
+  int own_units;     // of a shared tile, see gemm_wgmma_work.h
+  float* parts;      // for its stream: a tile for each block,
+  unsigned* flags;   // and whether it is there; 0 at the start
+  bool wide_output;  // D and C can be accessed in pieces of 16 bytes
 };
 
 }  // namespace nibble::sm90

@@ -12,7 +12,7 @@ namespace nibble::sm90 {
 namespace {
 
 constexpr int kGroupRows = 64;
-constexpr int kSplits[] = {1, 2, 4};  // eight never won
+constexpr int kSplits[] = {1, 2, 3, 4, 5};  // more never won
 // Blocks of clusters above two that can be resident at once, of 132: clusters stay within a GPC.
 constexpr double kLargeClusterShare = 120.0 / 132.0;
 

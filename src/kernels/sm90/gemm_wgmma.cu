@@ -54,7 +54,11 @@ constexpr int64_t kMaxStreamBlocks = 1 << 20;  // of k: the stream is counted in
 constexpr size_t flag_bytes(size_t sms) { return (sms * sizeof(unsigned) + 255) / 256 * 256; }
 
 int shared_bytes(const WgmmaConfig& c, int stages) {
-  return WgmmaShared(c.tokens, c.groups, stages, c.split).bytes;
+  return WgmmaShared(c.tokens, c.groups, stages).bytes;
+}
+
+int ring_bytes(const WgmmaConfig& c) {
+  return WgmmaShared(c.tokens, c.groups, wgmma_stages(c)).units;
 }
 
 }  // namespace
@@ -80,7 +84,8 @@ bool wgmma_fits(const WgmmaConfig& c, int64_t k) {
          (!multicast || (c.split == 1 && c.cluster == 2)) &&
          (!c.stream || (c.split == 1 && is_streamed(c.tokens, v->kernel.max_groups) &&
                         k_blocks(k) <= kMaxStreamBlocks)) &&
-         c.groups * kGroupBlocks % c.split == 0 && (c.split == 1 || c.tokens <= kMaxSplitTokens) &&
+         (c.split == 1 || c.tokens <= kMaxSplitTokens) &&
+         sums_bytes(c.tokens, c.groups, c.split) <= ring_bytes(c) &&
          c.cluster / c.split * c.groups * kGroupBlocks <= kTailBytes / kBlockBytes &&
          k_blocks(k) >= c.split && wgmma_stages(c) >= kMinStages;
 }
@@ -100,20 +105,21 @@ void launch_wgmma(const WgmmaParams& params, const uint16_t* a, int64_t a_row_by
                   const WgmmaConfig& c, void* workspace, Stream stream) {
   WgmmaParams p = params;
   p.groups = c.groups;
-  p.split = c.split;
   p.stages = wgmma_stages(c);
   const bool multicast = c.cluster != c.split;
   int sms = 0;
   NIBBLE_CUDA_CHECK(cudaDeviceGetAttribute(&sms, cudaDevAttrMultiProcessorCount, stream.index));
   const auto tiles = static_cast<int>(wgmma_tiles(c, p.m, p.n));
   int clusters = c.split > 1 ? tiles : std::min(tiles, std::max(1, sms / c.cluster));
+  const auto all_k = static_cast<int>(k_blocks(p.k));
   bool pdl = stream.pdl;
+  int stream_tiles = 0;
   if (c.stream) {
     clusters =
-        static_cast<int>(std::min(int64_t{std::max(1, sms / c.cluster)}, tiles * k_blocks(p.k)));
+        static_cast<int>(std::min(int64_t{std::max(1, sms / c.cluster)}, int64_t{tiles} * all_k));
     // A tile or two of everybody's share: pieces of less than one would cost more to add up.
     const int rest = tiles % clusters;
-    p.stream_tiles = tiles < clusters ? tiles : rest == 0 ? 0 : rest + clusters;
+    stream_tiles = tiles < clusters ? tiles : rest == 0 ? 0 : rest + clusters;
     p.flags = static_cast<unsigned*>(workspace);
     p.parts = reinterpret_cast<float*>(static_cast<uint8_t*>(workspace) + flag_bytes(sms));
     // The flags' kernel waits for all before it, so that the GEMM need wait for no other.
@@ -123,6 +129,10 @@ void launch_wgmma(const WgmmaParams& params, const uint16_t* a, int64_t a_row_by
                  clear_flags, p.flags, clusters * c.cluster);
     pdl = true;
   }
+  const int rows = c.groups * kGroupRows * (multicast ? 2 : 1);
+  p.work = WgmmaWork((p.m + c.tokens - 1) / c.tokens, (p.n + rows - 1) / rows, all_k, stream_tiles,
+                     c.split, clusters);
+  p.own_units = own_units(c.tokens, c.split);
   const Variant& v = *find(c);
   const CUtensorMap activations =
       cuda::tensor_map_16bit(a, p.m, p.k, a_row_bytes, c.tokens / (multicast ? 2 : 1));

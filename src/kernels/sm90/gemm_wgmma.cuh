@@ -22,96 +22,10 @@
 
 #include "kernels/cuda/async_copy.cuh"
 #include "kernels/cuda/wgmma.cuh"
-#include "kernels/sm90/gemm_wgmma_work.h"
-#include "kernels/sm90/output.cuh"
+#include "kernels/sm90/gemm_wgmma_output.cuh"
 #include "kernels/sm90/widen.cuh"
 
 namespace nibble::sm90 {
-
-// Sixteen tokens x sixteen rows of a warp's accumulators; a lane writes eight neighbouring rows of
-// one token. C comes in the same way, to be added before the one rounding. kPlain: bf16 without C,
-// everything in pieces of 16 bytes: what nearly every call is, in a fraction of the instructions.
-// With SiLU-mul the lane's rows g are gate and its rows g + 8 up: one piece of eight columns
-// remains.
-struct Factors {
-  float alpha[2], bias[2];  // of rows g and g + 8
-};
-template <bool kPlain>
-__device__ __forceinline__ void store_unit(const WgmmaParams& p, uint32_t unit, int lane, int token,
-                                           int row, const Factors& by, float* x) {
-  // Addresses worked out for each unit: held for all of them, they spill.
-  if constexpr (!kPlain) asm volatile("" : "+r"(lane));
-  const int g = lane / 4, t = lane % 4;
-#pragma unroll
-  for (int i = 0; i < 8; ++i) {
-    x[i] =
-        kPlain ? x[i] * by.alpha[i / 2 % 2] : fmaf(x[i], by.alpha[i / 2 % 2], by.bias[i / 2 % 2]);
-  }
-  const bool silu_mul = !kPlain && p.out.silu_mul;
-  int column = row;
-  if (silu_mul) {
-    column = row / 2;
-#pragma unroll
-    for (int i = 0; i < 8; ++i) {
-      if (i / 2 % 2 == 0) x[i] = silu(x[i]) * x[i + 2];
-    }
-  }
-  if (!kPlain && p.out.type == OutputType::kF32) {
-#pragma unroll
-    for (int i = 0; i < 8; ++i) {
-      const int to = token + i / 4 * 8 + 2 * t + i % 2, at = column + g + i / 2 % 2 * 8;
-      if (silu_mul && i / 2 % 2 == 1) continue;
-      if (to < p.m && at < p.out.columns) store_as<float>(p.out, to, at, x[i]);
-    }
-    return;
-  }
-  // Both are rows of 32 bytes, a token each, halves swapped in every other four: no bank conflicts.
-  const uint32_t piece = unit + lane / 2 * 32 + (lane ^ lane >> 3) % 2 * 16;
-  const uint32_t matrix_row =
-      unit + (lane / 16 * 8 + lane % 8) * 32 + (lane >> 3 ^ lane >> 2) % 2 * 16;
-  token += lane / 2;
-  column += lane % 2 * 8;
-  const bool whole = p.wide_output && column + 8 <= p.out.columns;
-  const bool inside = token < p.m && column < p.out.columns && !(silu_mul && lane % 2 == 1);
-  __syncwarp();  // the unit before has been read
-  uint32_t pairs[4];
-  if (!kPlain && p.out.c != nullptr) {
-    const uint16_t* c = static_cast<const uint16_t*>(p.out.c) + token * p.out.c_stride + column;
-    if (inside && whole) {
-      cuda::store_shared_16(piece, *reinterpret_cast<const uint4*>(c));
-    } else {
-#pragma unroll 1
-      for (int i = 0; i < 8 && inside && column + i < p.out.columns; ++i)
-        cuda::store_shared_u16(piece + 2 * i, c[i]);
-    }
-    __syncwarp();
-    cuda::load_matrices_transposed(matrix_row, pairs);
-    __syncwarp();
-#pragma unroll
-    for (int i = 0; i < 4; ++i) {
-      const float2 more = unpack_pair(p.out.type, pairs[i]);
-      x[2 * i] += more.x;
-      x[2 * i + 1] += more.y;
-    }
-  }
-#pragma unroll
-  for (int i = 0; i < 4; ++i) {
-    pairs[i] = pack_pair(kPlain ? OutputType::kBF16 : p.out.type, x[2 * i], x[2 * i + 1]);
-  }
-  cuda::store_matrices_transposed(matrix_row, pairs);
-  __syncwarp();
-  if (!inside) return;
-  uint16_t* d = static_cast<uint16_t*>(p.out.d) + token * p.out.d_stride + column;
-  if constexpr (!kPlain) {
-    if (!whole) {
-#pragma unroll 1
-      for (int i = 0; i < 8 && column + i < p.out.columns; ++i)
-        d[i] = cuda::load_shared_u16(piece + 2 * i);
-      return;
-    }
-  }
-  *reinterpret_cast<uint4*>(d) = cuda::load_shared_16(piece);
-}
 
 // kPending: groups of two products under way while the next is widened.
 template <int kTokens, int kMaxGroups, int kPending, bool kMulticast, Wide kWide>
@@ -120,41 +34,39 @@ __global__ void __launch_bounds__(kMaxGroups * 128 + 128, 1)
   using namespace nibble::cuda;
   extern __shared__ __align__(1024) uint8_t shared[];
   constexpr bool kSplit = !kMulticast && kTokens <= kMaxSplitTokens;
-  const int split = kSplit ? p.split : 1;  // blocks of a cluster that share a tile
-  const WgmmaShared at(kTokens, p.groups, p.stages, split);
+  const WgmmaWork& work = p.work;
+  const int split = kSplit ? work.split : 1;
+  const WgmmaShared at(kTokens, p.groups, p.stages);
   const uint32_t base = shared_address(shared);
   const uint32_t full = base + at.barriers, empty = full + p.stages * 8;
   const uint32_t sums_barrier = empty + p.stages * 8;
   const int warp = threadIdx.x / 32, lane = threadIdx.x % 32, warps = p.groups * 4;
   constexpr int kTileBlocks = kMulticast ? 2 : 1;  // blocks whose tiles are handed out together
   const bool clustered = kMulticast || split > 1;
-  const int share = kMulticast ? 2 : split;  // blocks of a cluster
-  const int rank = blockIdx.x % share;
+  const int rank = cluster_rank(), worker = cluster_index();
   const int rows = p.groups * kGroupRows;
-  const int token_tiles = (p.m + kTokens - 1) / kTokens;
-  const int row_tiles = (p.n + rows * kTileBlocks - 1) / (rows * kTileBlocks);
-  const int worker = blockIdx.x / share, workers = gridDim.x / share;
-  const int all_k = (p.k + kBlockK - 1) / kBlockK;
   constexpr bool kStream = is_streamed(kTokens, kMaxGroups);
-  const int tiles = token_tiles * row_tiles;
   using Parts = WgmmaParts<kStream>;
-  // With one tile a cluster, the tokens of it that there are, in eights.
-  const auto eights = [&](int token_tile) {
-    return (min(kTokens, p.m - token_tile * kTokens) + 7) / 8;
+  // Of a shared tile, unit u is written out by block u % split of the cluster.
+  constexpr int kUnit = unit_tokens(kTokens);
+  const auto units_of = [&](int token_tile) {
+    return (min(kTokens, p.m - token_tile * kTokens) + kUnit - 1) / kUnit;
   };
 
-  if (threadIdx.x == 0) {
-#pragma unroll 1
-    for (int s = 0; s < p.stages; ++s) {
-      mbarrier_init(full + s * 8, 2);  // the two copying threads
-      mbarrier_init(empty + s * 8, warps * kTileBlocks);
+  if (warp == 0) {
+    if (lane < p.stages) {
+      mbarrier_init(full + lane * 8, 2);  // the two copying threads
+      mbarrier_init(empty + lane * 8, warps * kTileBlocks);
     }
-    mbarrier_init(sums_barrier, 1);
+    if (lane == 0) mbarrier_init(sums_barrier, 1);
     fence_mbarrier_init();
-    if (split > 1) {
-      const WgmmaTile tile(worker, token_tiles, row_tiles);
-      mbarrier_expect(sums_barrier, warps * eights(tile.token) * 512);
+    if (split > 1 && lane == 0) {
+      int own = 0;
+      for (int u = rank; u < units_of(WgmmaTile(worker, work).token); u += split) ++own;
+      mbarrier_expect(sums_barrier, own * (split - 1) * warps * unit_sums_bytes(kTokens));
     }
+  } else if (warp == warps + 1 && lane == 0) {
+    prefetch_tensor_map(&activations);
   }
   __syncthreads();
   if (clustered) cluster_arrive();
@@ -162,7 +74,7 @@ __global__ void __launch_bounds__(kMaxGroups * 128 + 128, 1)
 
   if (warp >= warps) {
     fewer_registers<copy_registers(kMaxGroups)>();
-    Parts part(p.stream_tiles, worker, workers, all_k);
+    Parts part(work, worker);
     uint32_t slot = 0, parity = 1;
     const auto next_slot = [&] {
       if (++slot == p.stages) {
@@ -173,8 +85,8 @@ __global__ void __launch_bounds__(kMaxGroups * 128 + 128, 1)
     if (warp == warps && lane == 0) {
       const int64_t k_stride = row_blocks(p.n) * kBlockBytes;
 #pragma unroll 1
-      while (part.next(split, workers, kSplit ? rank : 0, tiles, all_k)) {
-        const WgmmaTile tile(part.tile, token_tiles, row_tiles);
+      while (part.next(work, kSplit ? rank : 0)) {
+        const WgmmaTile tile(part.tile, work);
         const int block = (tile.row_tile * kTileBlocks + (kMulticast ? rank : 0)) * warps;
         const uint8_t* from = p.weights + part.k_begin * k_stride + int64_t{block} * kBlockBytes;
 #pragma unroll 1
@@ -192,8 +104,8 @@ __global__ void __launch_bounds__(kMaxGroups * 128 + 128, 1)
       constexpr int kShare = kTokens / kTileBlocks;  // tokens that this block copies
       wait_for_previous_kernel();
 #pragma unroll 1
-      while (part.next(split, workers, kSplit ? rank : 0, tiles, all_k)) {
-        const WgmmaTile tile(part.tile, token_tiles, row_tiles);
+      while (part.next(work, kSplit ? rank : 0)) {
+        const WgmmaTile tile(part.tile, work);
         const int half = kMulticast ? rank * kShare : 0;
 #pragma unroll 1
         for (int k = part.k_begin; k < part.k_end; ++k) {
@@ -215,11 +127,9 @@ __global__ void __launch_bounds__(kMaxGroups * 128 + 128, 1)
     }
   } else {
     more_registers<multiply_registers(kMaxGroups)>();
-    Parts part(p.stream_tiles, worker, workers, all_k);
+    Parts part(work, worker);
     const int g = lane / 4;
-    // The blocks of 16 rows that this block of the cluster writes out, and the one of this warp.
-    const int own_blocks = warps / split, own_block = warp % own_blocks;
-    const uint32_t unit = base + at.units + warp * kUnitBytes;
+    const uint32_t factors = base + at.factors + warp * kFactorBytes;
     uint32_t slot = 0, parity = 0;
     const auto release = [&](uint32_t s) {
       if constexpr (kMulticast) {
@@ -229,18 +139,17 @@ __global__ void __launch_bounds__(kMaxGroups * 128 + 128, 1)
       }
     };
 #pragma unroll 1
-    while (part.next(split, workers, kSplit ? rank : 0, tiles, all_k)) {
-      const WgmmaTile tile(part.tile, token_tiles, row_tiles);
+    while (part.next(work, kSplit ? rank : 0)) {
+      const WgmmaTile tile(part.tile, work);
       const int first_row = (tile.row_tile * kTileBlocks + (kMulticast ? rank : 0)) * rows;
-      const int own_row =
-          first_row + ((kMulticast ? 0 : rank * own_blocks) + own_block) * kBlockRows;
+      const int own_row = first_row + warp * kBlockRows;
       __syncwarp();
       {
         const int of = own_row + lane % kBlockRows, last = (p.n - 1) / kBlockRows * kBlockRows + 15;
         const bool biased = p.out.bias != nullptr, alpha = lane < kBlockRows;
         const float* from = p.row_alpha + min(of, last);
         if (!alpha && biased) from = p.out.bias + min(logical_row(p.out, of), p.n - 1);
-        cp_async_4(unit + lane * 4, from, alpha || biased ? 4 : 0);
+        cp_async_4(factors + lane * 4, from, alpha || biased ? 4 : 0);
       }
       cp_async_commit();
       float sum[kTokens / 2] = {};
@@ -290,7 +199,8 @@ __global__ void __launch_bounds__(kMaxGroups * 128 + 128, 1)
 
       const int token = tile.token * kTokens;
       if constexpr (kStream) {
-        const int threads = warps * 32, count = eights(tile.token);
+        const int threads = warps * 32;
+        const int count = (min(kTokens, p.m - token) + 7) / 8;
         const auto left_by = [&](int block) {
           return reinterpret_cast<float4*>(p.parts) + int64_t{block} * (kTokens / 8) * threads +
                  threadIdx.x;
@@ -307,11 +217,11 @@ __global__ void __launch_bounds__(kMaxGroups * 128 + 128, 1)
           if (threadIdx.x == 0) store_release(p.flags + blockIdx.x, 1);
           continue;
         }
-        const int tile_end = (part.tile + 1) * all_k;
+        const int tile_end = (part.tile + 1) * work.all_k;
 #pragma unroll 1
-        for (int w = worker + 1; split == 1 && part.k_end < all_k; ++w) {
-          if (Parts::begin_of(p.stream_tiles, w, workers, all_k) >= tile_end) break;
-          const int block = w * share + rank;
+        for (int w = worker + 1; split == 1 && part.k_end < work.all_k; ++w) {
+          if (work.piece_begin(w) >= tile_end) break;
+          const int block = w * kTileBlocks + rank;
           if (threadIdx.x == 0) {
             while (load_acquire(p.flags + block) == 0) {
             }
@@ -335,58 +245,82 @@ __global__ void __launch_bounds__(kMaxGroups * 128 + 128, 1)
                          !p.out.silu_mul && p.out.type == OutputType::kBF16 && p.n % 8 == 0;
       const float scale = sum_scale(p.out);
       const Factors by = {
-          {load_shared_f32(unit + g * 4) * scale, load_shared_f32(unit + g * 4 + 32) * scale},
-          {load_shared_f32(unit + g * 4 + 64), load_shared_f32(unit + g * 4 + 96)}};
+          {load_shared_f32(factors + g * 4) * scale, load_shared_f32(factors + g * 4 + 32) * scale},
+          {load_shared_f32(factors + g * 4 + 64), load_shared_f32(factors + g * 4 + 96)}};
+      const uint32_t units = base + at.units + warp / 4 * at.group_units;
+      const auto write_out = [&](int u, int index) {
+        const float* unit_sum = sum + u * (kUnit / 2);
+        if (plain) {
+          store_group_unit<kUnit, unit_buffers(kTokens)>(
+              p, units, index, 2 + warp / 4, threadIdx.x % 128, token + u * kUnit,
+              first_row + warp / 4 * kGroupRows, by, unit_sum);
+        } else {
+          store_warp_unit<kUnit>(p, units + warp % 4 * kWarpUnitBytes, lane, token + u * kUnit,
+                                 own_row, by, unit_sum);
+        }
+      };
       if (kSplit && split > 1) {
-        const int count = eights(tile.token);
-        const int owner = warp / own_blocks, part_bytes = own_blocks * (kTokens / 8) * 512;
-        const uint32_t parts = base + at.parts + own_block * (kTokens / 8) * 512 + lane * 16;
-        cluster_wait();  // the others have set up their barriers
-        const uint32_t to = remote_address(parts + rank * part_bytes, owner);
-        const uint32_t to_barrier = remote_address(sums_barrier, owner);
+        // The others' sums come to where the ring was, once every block is done with its own.
+        cluster_wait();
+        cluster_arrive();
+        cluster_wait();
+        constexpr int kBytes = unit_sums_bytes(kTokens);
+        const int count = units_of(tile.token), own = p.own_units;
+        const uint32_t sums = base + warp * kBytes + lane * 16;
+        int owner = 0, index = 0;
+        const auto next_unit = [&] {
+          if (++owner == split) {
+            owner = 0;
+            ++index;
+          }
+        };
 #pragma unroll
-        for (int i = 0; i < kTokens / 8; ++i) {
-          if (i < count) store_remote(to + i * 512, sum + i * 4, to_barrier);
+        for (int u = 0; u < kTokens / kUnit; ++u, next_unit()) {
+          if (u >= count || owner == rank) continue;
+          const int from = rank - (rank > owner);
+          const uint32_t to = remote_address(sums + (from * own + index) * warps * kBytes, owner);
+          const uint32_t to_barrier = remote_address(sums_barrier, owner);
+#pragma unroll
+          for (int i = 0; i < kUnit / 8; ++i) {
+            store_remote(to + i * 512, sum + u * (kUnit / 2) + i * 4, to_barrier);
+          }
         }
         mbarrier_wait(sums_barrier, 0);
-#pragma unroll 1
-        for (int i = 2 * owner; i < count; i += 2 * split) {
-          float all[8] = {};
-#pragma unroll 1
-          for (int s = 0; s < split; ++s) {
+        owner = index = 0;
 #pragma unroll
-            for (int eight = 0; eight < 2; ++eight) {
-              const float4 more = load_shared_f32x4(parts + s * part_bytes + (i + eight) * 512);
-              float* to = all + eight * 4;
-              to[0] += more.x;
-              to[1] += more.y;
-              to[2] += more.z;
-              to[3] += more.w;
+        for (int u = 0; u < kTokens / kUnit; ++u, next_unit()) {
+          if (u >= count || owner != rank) continue;
+          float* const to = sum + u * (kUnit / 2);
+#pragma unroll 1
+          for (int from = 0; from < split - 1; ++from) {
+#pragma unroll
+            for (int i = 0; i < kUnit / 8; ++i) {
+              const float4 more =
+                  load_shared_f32x4(sums + (from * own + index) * warps * kBytes + i * 512);
+              to[i * 4] += more.x;
+              to[i * 4 + 1] += more.y;
+              to[i * 4 + 2] += more.z;
+              to[i * 4 + 3] += more.w;
             }
           }
-          store_unit<false>(p, unit, lane, token + i * 8, own_row, by, all);
-        }
-      } else if (plain) {
-#pragma unroll
-        for (int i = 0; i < kTokens / kUnitTokens; ++i) {
-          store_unit<true>(p, unit, lane, token + i * kUnitTokens, own_row, by, sum + i * 8);
+          write_out(u, index);
         }
       } else {
 #pragma unroll
-        for (int i = 0; i < kTokens / kUnitTokens; ++i) {
-          store_unit<false>(p, unit, lane, token + i * kUnitTokens, own_row, by, sum + i * 8);
-        }
+        for (int u = 0; u < kTokens / kUnit; ++u) write_out(u, u);
       }
     }
   }
   // Nobody leaves while another block may still copy to it or arrive at its barriers; of a shared
-  // tile's blocks, the copying threads have yet to wait.
+  // tile's blocks, the copying warps have yet to meet the others.
   if constexpr (kMulticast) {
     __syncwarp();
     cluster_arrive();
     cluster_wait();
   } else if (split > 1 && warp >= warps) {
     __syncwarp();
+    cluster_wait();
+    cluster_arrive();
     cluster_wait();
   }
 }

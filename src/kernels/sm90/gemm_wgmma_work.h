@@ -4,32 +4,52 @@
 #include <cstdint>
 
 #include "base/host_device.h"
+#include "kernels/cuda/divide.h"
 #include "kernels/sm90/blocks.h"
 
 namespace nibble::sm90 {
 
 constexpr int kGroupRows = 64;   // of a warpgroup
 constexpr int kGroupBlocks = 4;  // its blocks of 16 rows, one a warp
-constexpr int kUnitTokens = 16;  // what a warp writes out at once, times 16 rows
-constexpr int kUnitBytes = kUnitTokens * 16 * 2;
-constexpr int kMaxSplitTokens = 128;  // the parts of wider tiles leave no room for the ring
+constexpr int kMaxSplitTokens = 128;
 constexpr int kTokenGroup = 8;  // token tiles that take turns before the next rows: L2 keeps both
 
-// Where things lie in a block's shared memory, in bytes: the ring's activations and weights, the
-// parts of the tile that other blocks send, a unit for each warp, the barriers.
-struct WgmmaShared {
-  int slot_activations, slot_weights, weights, parts, units, barriers, bytes;
+// Tokens that a warpgroup writes out at once, times its rows; of a shared tile, the units go round
+// the blocks. Two units of memory, so that one fills while the other is read, where there is room.
+NIBBLE_HD constexpr int unit_tokens(int tokens) { return tokens <= 32 ? 8 : 16; }
+NIBBLE_HD constexpr int unit_buffers(int tokens) { return tokens <= 128 ? 2 : 1; }
+constexpr int kWarpUnitBytes = 16 * 16 * 2;  // where a warp writes its 16 rows out by itself
+constexpr int kFactorBytes = 2 * 16 * 4;     // alpha and bias of a warp's rows
 
-  NIBBLE_HD WgmmaShared(int tokens, int groups, int stages, int split) {
+// Where things lie in a block's shared memory, in bytes: the ring's activations and weights, units
+// for each warpgroup, factors for each warp, the barriers.
+struct WgmmaShared {
+  int slot_activations, slot_weights, weights, units, group_units, factors, barriers, bytes;
+
+  NIBBLE_HD WgmmaShared(int tokens, int groups, int stages) {
     slot_activations = tokens * kBlockK * 2;
     slot_weights = groups * kGroupBlocks * kBlockBytes;
     weights = stages * slot_activations;
-    parts = weights + stages * slot_weights;
-    units = parts + (split > 1 ? groups * kGroupRows * tokens * 4 : 0);
-    barriers = units + groups * kGroupBlocks * kUnitBytes;
+    units = weights + stages * slot_weights;
+    const int written = unit_tokens(tokens) * unit_buffers(tokens) * kGroupRows * 2;
+    group_units = written < kGroupBlocks * kWarpUnitBytes ? kGroupBlocks * kWarpUnitBytes : written;
+    factors = units + groups * group_units;
+    barriers = factors + groups * kGroupBlocks * kFactorBytes;
     bytes = barriers + (2 * stages + 1) * 8;
   }
 };
+
+// Units of a shared tile that one of its blocks writes out, at most, and the bytes of the others'
+// sums for them, which take the ring's place.
+NIBBLE_HD constexpr int own_units(int tokens, int split) {
+  return (tokens / unit_tokens(tokens) + split - 1) / split;
+}
+NIBBLE_HD constexpr int unit_sums_bytes(int tokens) {
+  return unit_tokens(tokens) * 16 * 4;
+}  // a warp
+NIBBLE_HD constexpr int sums_bytes(int tokens, int groups, int split) {
+  return (split - 1) * own_units(tokens, split) * groups * kGroupBlocks * unit_sums_bytes(tokens);
+}
 
 // Registers of a thread at the start, and of a multiplying one when the copying ones gave theirs.
 NIBBLE_HD constexpr int copy_registers(int max_groups) { return max_groups <= 2 ? 40 : 32; }
@@ -43,19 +63,58 @@ NIBBLE_HD constexpr int multiply_registers(int max_groups) {
 
 // Kernels that can cut the stream of tiles: those with registers to spare.
 NIBBLE_HD constexpr bool is_streamed(int tokens, int max_groups) {
-  return tokens >= 64 && max_groups == 2;
+  return tokens >= 64 && (tokens != 128 || max_groups <= 3);
 }
+
+// The tiles of a GEMM and who multiplies which. Made on the host, so that no block divides.
+struct WgmmaWork {
+  int token_tiles = 0, row_tiles = 0, all_k = 0;
+  int stream_tiles = 0;  // the first tiles, whose k is cut into equal pieces for all workers
+  int split = 1;         // blocks of a cluster that share a tile, each a part of k
+  int workers = 1;       // blocks, or clusters that share a tile
+
+  WgmmaWork() = default;
+  WgmmaWork(int tiles_of_tokens, int tiles_of_rows, int k, int streamed, int sharing, int count)
+      : token_tiles(tiles_of_tokens),
+        row_tiles(tiles_of_rows),
+        all_k(k),
+        stream_tiles(streamed),
+        split(sharing),
+        workers(count),
+        of_k_(k),
+        of_group_(kTokenGroup * row_tiles),
+        of_last_width_((token_tiles - 1) % kTokenGroup + 1),
+        piece_(streamed * k / count),
+        longer_pieces_(streamed * k % count),
+        part_(k / sharing),
+        longer_parts_(k % sharing) {}
+
+  NIBBLE_HD int tiles() const { return token_tiles * row_tiles; }
+  // Where a worker's piece of the stream begins, and a block's part of a shared tile's k.
+  NIBBLE_HD int piece_begin(int worker) const {
+    return worker * piece_ + (worker < longer_pieces_ ? worker : longer_pieces_);
+  }
+  NIBBLE_HD int part_begin(int rank) const {
+    return rank * part_ + (rank < longer_parts_ ? rank : longer_parts_);
+  }
+
+ private:
+  friend struct WgmmaTile;
+  template <bool kStream>
+  friend struct WgmmaParts;
+
+  cuda::Divisor of_k_, of_group_, of_last_width_;
+  int piece_ = 0, longer_pieces_ = 0, part_ = 0, longer_parts_ = 0;
+};
 
 struct WgmmaTile {
   int token, row_tile;
 
-  NIBBLE_HD WgmmaTile(int tile, int token_tiles, int row_tiles) {
-    const int per_group = kTokenGroup * row_tiles, group = tile / per_group;
-    const int rest = tile - group * per_group;
-    const int left = token_tiles - group * kTokenGroup;
-    const int width = left < kTokenGroup ? left : kTokenGroup;
-    token = group * kTokenGroup + rest % width;
-    row_tile = rest / width;
+  NIBBLE_HD WgmmaTile(int tile, const WgmmaWork& w) {
+    const int group = w.of_group_.divide(tile), rest = tile - group * w.of_group_.value;
+    const bool full = (group + 1) * kTokenGroup <= w.token_tiles;
+    row_tile = full ? rest / kTokenGroup : w.of_last_width_.divide(rest);
+    token = group * kTokenGroup + rest - row_tile * (full ? kTokenGroup : w.of_last_width_.value);
   }
 };
 
@@ -64,29 +123,26 @@ template <bool kStream>
 struct WgmmaParts {
   int tile, k_begin, k_end;
 
-  NIBBLE_HD WgmmaParts(int stream_tiles, int worker, int workers, int k)
-      : unit_(kStream ? begin_of(stream_tiles, worker, workers, k) : 0),
-        unit_end_(kStream ? begin_of(stream_tiles, worker + 1, workers, k) : 0),
-        whole_(stream_tiles + worker) {}
+  NIBBLE_HD WgmmaParts(const WgmmaWork& w, int worker)
+      : unit_(kStream ? w.piece_begin(worker) : 0),
+        unit_end_(kStream ? w.piece_begin(worker + 1) : 0),
+        whole_(w.stream_tiles + worker) {}
 
-  // Where a worker's piece of the stream begins.
-  NIBBLE_HD static int begin_of(int stream_tiles, int worker, int workers, int k) {
-    return static_cast<int>(int64_t{stream_tiles} * k * worker / workers);
-  }
-  NIBBLE_HD bool next(int split, int workers, int share, int tiles, int k) {
+  // `rank` of the blocks that share a tile.
+  NIBBLE_HD bool next(const WgmmaWork& w, int rank) {
     if (kStream && unit_ < unit_end_) {
-      tile = unit_ / k;
-      k_begin = unit_ - tile * k;
+      tile = w.of_k_.divide(unit_);
+      k_begin = unit_ - tile * w.all_k;
       k_end = k_begin + unit_end_ - unit_;
-      if (k_end > k) k_end = k;
+      if (k_end > w.all_k) k_end = w.all_k;
       unit_ += k_end - k_begin;
       return true;
     }
     tile = whole_;
-    k_begin = k * share / split;
-    k_end = k * (share + 1) / split;
-    whole_ += workers;
-    return tile < tiles;
+    k_begin = w.part_begin(rank);
+    k_end = w.part_begin(rank + 1);
+    whole_ += w.workers;
+    return tile < w.tiles();
   }
 
  private:
