@@ -6,14 +6,17 @@
 #include "kernels/sm120/list.h"
 #include "kernels/sm80/list.h"
 #include "kernels/sm90/list.h"
+#include "kernels/vendor/cublaslt/list.h"
 
 namespace nibble {
 namespace {
 
-// The one place that knows every backend.
+// The one place that knows every backend. Of the weight layouts that a device prepares, the first
+// wins that a GEMM reads in the mode asked for: cuda's, for native FP4, stands in front of sm90's.
 const KernelList* backends(size_t& count) {
-  static const KernelList lists[] = {sm120::kernels(), sm90::kernels(), sm80::kernels(),
-                                     cuda::kernels(),  cpu::kernels(),  ref::kernels()};
+  static const KernelList lists[] = {sm120::kernels(), cublaslt::kernels(), cuda::kernels(),
+                                     sm90::kernels(),  sm80::kernels(),     cpu::kernels(),
+                                     ref::kernels()};
   count = std::size(lists);
   return lists;
 }

@@ -26,6 +26,7 @@ std::string to_string(const KernelConfig& c) {
   add("stages", c.stages);
   add("split_k", c.split_k);
   add("cluster", c.cluster);
+  add("algorithm", c.algorithm);
   return text.empty() ? "default" : text;
 }
 
@@ -39,6 +40,8 @@ std::string_view to_string(WeightLayout layout) {
       return "sm90";
     case WeightLayout::kSm120:
       return "sm120";
+    case WeightLayout::kFp4Rows:
+      return "fp4_rows";
   }
   return "unknown";
 }
