@@ -46,7 +46,8 @@ def sm120_row(row: dict[str, Any]) -> dict[str, Any]:
 
 def sm100_row(row: dict[str, Any]) -> dict[str, Any]:
     return {"chip": row["chip"], "n": row["n"], "k": row["k"], "m": row["m"],
-            "source": row["source"], "backend": row["impl"], "predicted_us": row["predicted_us"],
+            "source": row["source"], "harness": row["desc"] if row["source"] == "fit" else None,
+            "backend": row["impl"], "predicted_us": row["predicted_us"],
             "predicted_tflops": row["predicted_tflops"], "published": row.get("published"),
             "published_tflops": row.get("published_tflops"), "ratio": row.get("ratio")}
 

@@ -81,7 +81,7 @@ void print(const PredictedRow& r) {
   const auto count = [&](int64_t x) { return r.mma > 0 ? fmt::format("{}", x) : "-"; };
   fmt::print(
       fmt::runtime(kPredictedLine), r.chip, to_string(r.weight), r.n, r.k, r.m, r.source, r.impl,
-      tile == std::string::npos ? "-" : r.desc.substr(tile), count(r.tiles), count(r.mma),
+      tile == std::string::npos ? r.desc : r.desc.substr(tile), count(r.tiles), count(r.mma),
       count(r.bytes), fmt::format("{:.2f}", r.us), fmt::format("{:.1f}", r.tflops),
       r.published.empty()
           ? "-"

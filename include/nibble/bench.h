@@ -74,7 +74,7 @@ struct PredictedRow {
   // cost model fitted to published timings.
   std::string source;  // "estimate", "fit"
   std::string impl;    // "sm120_fp4_gemm", "cutedsl"
-  std::string desc;    // as in a BenchRow; "fit": empty, as are the three below
+  std::string desc;    // as in a BenchRow; "fit": "as SM100", whose harness it stands for
   int64_t tiles = 0;   // blocks of threads
   int64_t mma = 0;     // tensor core instructions in the largest of them; 0: not said
   int64_t bytes = 0;   // that it reads and writes outside the multiprocessor

@@ -111,6 +111,7 @@ class Published {
       model = models_.try_emplace(key, rest, device).first;
     }
     row.source = "fit";
+    row.desc = fmt::format("as {}", model->second.source());
     const bool apart = backends_.contains(kTrtllmSmall);
     for (const std::string& backend : backends_) {
       const std::string_view kernel = kernel_name(backend, row.m, apart);

@@ -31,6 +31,7 @@ TEST(Predict, HasEveryPublishedSizeOnItsChips) {
                 1e-6 * r.tflops * r.us);
     if (r.source == "fit") {
       ++fits[r.chip];
+      EXPECT_TRUE(r.desc == "as B200" || r.desc == "as SM100") << r.desc;
       EXPECT_EQ(r.weight, WeightFormat::kNvfp4);
     }
     EXPECT_EQ(r.published.empty(), r.published_tflops == 0);
