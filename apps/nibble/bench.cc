@@ -11,6 +11,7 @@
 #include <functional>
 #include <memory>
 #include <nlohmann/json.hpp>
+#include <set>
 #include <vector>
 
 #include "nibble/bench_replay.h"
@@ -29,6 +30,7 @@ struct BenchOptions {
   std::string filter;
   std::string device = "cpu";
   int threads = 0;
+  bool predict = false;
   bool json = false;
   std::string json_file;  // empty: stdout
   std::string against, plot;
@@ -89,9 +91,9 @@ void bench_start(const std::string& model, int threads, int repeats, const Bench
   sink(row);
 }
 
-// Everything with one thread and with all. Processes first: to the system, the memory of whoever
-// starts one is part of its peak.
-void bench_all(const BenchOptions& options, const std::function<BenchSink(int)>& sink_for) {
+// What a CPU runs, with one thread and with all. Processes first: to the system, the memory of
+// whoever starts one is part of its peak.
+void bench_everywhere(const BenchOptions& options, const std::function<BenchSink(int)>& sink_for) {
   std::vector<int> counts = {1};
   if (const int all = Device::cpu(options.threads).info().threads; all > 1) counts.push_back(all);
   const auto stage = [](const std::string& what) {
@@ -135,13 +137,23 @@ int run(const BenchOptions& options) {
     return [&report, threads](const BenchRow& row) { report.add(row, threads); };
   };
   const BenchSink sink = sink_for(device.info().threads);
-  if (options.what == "cpu") bench_all(options, sink_for);
-  if (options.what == "gemm") bench_gemm(device, options.filter, sink);
-  if (options.what == "quantize") bench_quantize(device, options.filter, sink);
+  if (options.what == "cpu") bench_everywhere(options, sink_for);
+  const bool all = options.what == "all";
+  if (all || options.what == "gemm") bench_gemm(device, options.filter, sink);
+  if (all || options.what == "quantize") bench_quantize(device, options.filter, sink);
   if (options.what == "model") {
     for (const std::string& model : options.models) {
       bench_model(model, device, options.model, sink);
     }
+  }
+  if (all || options.predict) {
+    bool own = false;
+    predict([&](const PredictedRow& row) {
+      own |= row.source == "estimate";
+      report.add(row);
+    });
+    if (!own)
+      report.note("this build has no kernels for these chips: only fits to published timings");
   }
   report.finish(options.json, options.json_file, options.plot);
   return 0;
@@ -153,11 +165,13 @@ void add_bench(CLI::App& app, Command& command) {
   auto options = std::make_shared<BenchOptions>();
   CLI::App& c = *app.add_subcommand("bench", "Time kernels and models on this machine");
   c.add_option("what", options->what,
-               "gemm or quantize: every implementation; model; replay; cpu: what runs on this "
-               "processor, with one thread and with all, in turns, and models from the start of a "
-               "process on")
-      ->required()
-      ->check(CLI::IsMember({"gemm", "quantize", "model", "cpu", "replay"}));
+               "gemm or quantize: every implementation; all: both, and --predict; model; replay; "
+               "cpu: what runs on this processor, with one thread and with all, in turns, and "
+               "models from the start of a process on")
+      ->check(CLI::IsMember({"gemm", "quantize", "all", "model", "cpu", "replay"}));
+  c.add_flag("--predict", options->predict,
+             "What the cost models expect of Blackwell chips, beside what was published; alone or "
+             "with another word");
   c.add_option("models", options->models, "Model folders (model, cpu)");
   c.add_option("--filter", options->filter, "Only implementations whose name contains this");
   c.add_option("-p,--prompt", options->model.prompt, "Prompt tokens (cpu: and a quarter of them)")
@@ -170,7 +184,7 @@ void add_bench(CLI::App& app, Command& command) {
       ->check(CLI::PositiveNumber)
       ->capture_default_str();
   add_activation(c, "--activation", options->model.engine.activation, kActivationHelp);
-  c.add_option("--device", options->device, "cpu, cuda or cuda:N (gemm, quantize)")
+  c.add_option("--device", options->device, "cpu, cuda or cuda:N (gemm, quantize, all)")
       ->capture_default_str();
   c.add_option("--threads", options->threads, "CPU threads (0: every core)")
       ->check(CLI::Range(0, 1024));
@@ -184,14 +198,19 @@ void add_bench(CLI::App& app, Command& command) {
   add_replay(c, options->replay);
   c.callback([options, json, &command] {
     options->json = json->count() > 0;
+    if (options->what.empty() && !options->predict) {
+      throw CLI::ValidationError("what",
+                                 "expected gemm, quantize, all, model, cpu, replay or --predict");
+    }
     if (options->what == "model" && options->models.empty()) {
       throw CLI::ValidationError("models", "expected a model folder");
     }
     if (options->what == "replay" && (options->replay.fit.empty() || options->replay.on.empty())) {
       throw CLI::ValidationError("replay", "expected --fit TABLE... and --on TABLE");
     }
-    if (options->device != "cpu" && options->what != "gemm" && options->what != "quantize") {
-      throw CLI::ValidationError("--device", "only gemm and quantize run on another device");
+    const std::set<std::string> on_devices = {"gemm", "quantize", "all"};
+    if (options->device != "cpu" && !on_devices.contains(options->what)) {
+      throw CLI::ValidationError("--device", "only gemm, quantize and all run on another device");
     }
     command = [options] { return run(*options); };
   });

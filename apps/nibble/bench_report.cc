@@ -4,7 +4,6 @@
 
 #include <algorithm>
 #include <cmath>
-#include <fstream>
 #include <nlohmann/json.hpp>
 
 #include "nibble/error.h"
@@ -32,17 +31,72 @@ nlohmann::ordered_json to_json(const BenchRow& r, int threads, double ratio) {
                                  {"unit", r.unit},
                                  {"share_of_read", r.share},
                                  {"share_of_huge_read", r.share_of_huge}};
+  if (r.predicted > 0) json["predicted_seconds"] = r.predicted;
   if (ratio > 0) json["against"] = ratio;
   return json;
+}
+
+double ratio_of(const PredictedRow& r) {
+  return r.published_tflops > 0 ? r.tflops / r.published_tflops : 0;
+}
+
+nlohmann::ordered_json to_json(const PredictedRow& r) {
+  nlohmann::ordered_json json = {{"chip", r.chip},
+                                 {"weight", to_string(r.weight)},
+                                 {"n", r.n},
+                                 {"k", r.k},
+                                 {"m", r.m},
+                                 {"source", r.source},
+                                 {"impl", r.impl},
+                                 {"predicted_us", r.us},
+                                 {"predicted_tflops", r.tflops}};
+  if (!r.desc.empty()) json["desc"] = r.desc;
+  if (r.mma > 0) {
+    json["tiles"] = r.tiles;
+    json["mma_per_tile"] = r.mma;
+    json["bytes_per_tile"] = r.bytes;
+  }
+  if (!r.published.empty()) {
+    json["published"] = r.published;
+    json["published_tflops"] = r.published_tflops;
+    json["ratio"] = ratio_of(r);
+  }
+  return json;
+}
+
+constexpr std::string_view kPredictedLine =
+    "{:<12} {:<5} {:>6} {:>6} {:>5} {:<8} {:<20} {:<58} {:>7} {:>7} {:>8} {:>9} {:>8}  {}\n";
+
+void print_predicted_heading() {
+  fmt::print(
+      "\n*predicted*, not measured. source: \"estimate\", of the implementation's own constants "
+      "(docs/sm120.md); \"fit\", of the cost model fitted to the published timings in bench/data "
+      "(docs/dispatch.md). published: the fastest there at this size.\n");
+  fmt::print(fmt::runtime(kPredictedLine), "chip", "", "n", "k", "m", "source", "impl", "tile",
+             "tiles", "mma", "bytes", "us", "TFLOP/s", "published");
+}
+
+void print(const PredictedRow& r) {
+  const size_t tile = r.desc.find('[');
+  const auto count = [&](int64_t x) { return r.mma > 0 ? fmt::format("{}", x) : "-"; };
+  fmt::print(
+      fmt::runtime(kPredictedLine), r.chip, to_string(r.weight), r.n, r.k, r.m, r.source, r.impl,
+      tile == std::string::npos ? r.desc : r.desc.substr(tile), count(r.tiles), count(r.mma),
+      count(r.bytes), fmt::format("{:.2f}", r.us), fmt::format("{:.1f}", r.tflops),
+      r.published.empty()
+          ? "-"
+          : fmt::format("{:.1f} {}, ratio {:.2f}", r.published_tflops, r.published, ratio_of(r)));
 }
 
 void print(const BenchRow& r, int threads, double ratio) {
   const std::string share = r.share > 0 ? fmt::format("  {:.0f} % of read", 100 * r.share) : "";
   const std::string huge =
       r.share_of_huge > 0 ? fmt::format(", {:.0f} % in huge pages", 100 * r.share_of_huge) : "";
+  const std::string predicted =
+      r.predicted > 0 ? fmt::format("  (predicted {:.2f} us)", 1e6 * r.predicted) : "";
   const std::string against = ratio > 0 ? fmt::format("  {:.3f} of before", ratio) : "";
-  fmt::print("{:<9} {:<28} {:<50} {:>3} {:>11.2f} us {:>9.1f} {}{}{}{}\n", r.op, r.impl, r.desc,
-             threads, r.seconds * 1e6, r.rate, r.unit, share, huge, against);
+  fmt::print("{:<9} {:<28} {:<50} {:>3} {:>11.2f} us {:>9.1f} {}{}{}{}{}\n", r.op, r.impl, r.desc,
+             threads, r.seconds * 1e6, r.rate, r.unit, share, huge, predicted, against);
   std::fflush(stdout);
 }
 
@@ -60,13 +114,6 @@ std::map<std::string, double> read_before(const std::string& path) {
                             path, e.what()));
   }
   return before;
-}
-
-void write(const std::string& path, const std::string& text) {
-  std::ofstream file(path, std::ios::binary);
-  if (!(file << text << std::flush)) {
-    throw Error(ErrorCode::kIo, fmt::format("{}: can't write", path));
-  }
 }
 
 }  // namespace
@@ -98,6 +145,19 @@ void BenchReport::add(const BenchRow& row, int threads) {
   if (table_) print(row, threads, ratio);
 }
 
+void BenchReport::add(const PredictedRow& row) {
+  (*json_)["predicted"].push_back(to_json(row));
+  if (!table_) return;
+  if (!predicting_) print_predicted_heading();
+  predicting_ = true;
+  print(row);
+}
+
+void BenchReport::note(const std::string& text) {
+  (*json_)["note"] = text;
+  if (table_) fmt::print("{}\n", text);
+}
+
 void BenchReport::finish(bool json, const std::string& json_file, const std::string& plot_file) {
   if (!before_.empty()) {
     double sum = 0;
@@ -110,13 +170,13 @@ void BenchReport::finish(bool json, const std::string& json_file, const std::str
     }
   }
   if (json && json_file.empty()) print_json(*json_);
-  if (!json_file.empty()) write(json_file, json_->dump(2) + "\n");
+  if (!json_file.empty()) write_file(json_file, json_->dump(2) + "\n");
   if (plot_file.empty()) return;
   const std::string svg = roofline_svg(rows_, title_);
   if (svg.empty()) {
     throw Error(ErrorCode::kInvalidArgument, "--plot: no GEMM row to draw");
   }
-  write(plot_file, svg);
+  write_file(plot_file, svg);
 }
 
 namespace {

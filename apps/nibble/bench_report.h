@@ -18,6 +18,8 @@ class BenchReport {
   ~BenchReport();
 
   void add(const BenchRow& row, int threads);
+  void add(const PredictedRow& row);
+  void note(const std::string& text);
 
   // Prints what is asked for on stdout: JSON where `json` and no file is named, and, beside a
   // table, the geometric mean of the ratios. Throws kIo.
@@ -33,6 +35,7 @@ class BenchReport {
   std::vector<BenchRow> rows_;
   std::string title_;
   bool table_;
+  bool predicting_ = false;  // the predictions' heading was printed
 };
 
 // A log-log plot of FLOP/s over FLOP per byte of weights, one mark for each "gemm" row, under the

@@ -89,6 +89,13 @@ std::string read_file(const std::string& path) {
   return text;
 }
 
+void write_file(const std::string& path, const std::string& text) {
+  std::ofstream file(path, std::ios::binary);
+  if (!(file << text << std::flush)) {
+    throw Error(ErrorCode::kIo, fmt::format("{}: can't write: {}", path, std::strerror(errno)));
+  }
+}
+
 void catch_interrupts() {
   struct sigaction action {};
   action.sa_handler = [](int) {

@@ -38,7 +38,8 @@ Device open_device(const std::string& name, int threads);
 double seconds_now();      // monotonic
 double peak_memory_mib();  // resident, mapped file pages included
 bool is_terminal(int fd);
-std::string read_file(const std::string& path);  // throws kIo
+std::string read_file(const std::string& path);                     // throws kIo
+void write_file(const std::string& path, const std::string& text);  // throws kIo
 
 // True once Ctrl-C was pressed. The second one ends the process.
 void catch_interrupts();

@@ -19,6 +19,7 @@ struct SelftestOptions {
   std::string device = "cpu";
   int threads = 0;
   bool json = false;
+  std::string json_file;  // empty: stdout
 };
 
 struct Row {
@@ -29,6 +30,7 @@ struct Row {
 
 int run(const SelftestOptions& options) {
   const Device device = open_device(options.device, options.threads);
+  const bool table = !options.json || !options.json_file.empty();
   std::vector<Row> rows;
   nlohmann::ordered_json failures = nlohmann::ordered_json::array();
   selftest(device, options.filter, [&](const CaseResult& r) {
@@ -39,7 +41,7 @@ int run(const SelftestOptions& options) {
     if (r.status != CaseResult::Status::kFailed) return;
     ++row->failed;
     failures.push_back({{"impl", r.impl}, {"case", r.case_id}, {"detail", r.detail}});
-    if (!options.json) fmt::print("FAILED {}/{}: {}\n", r.impl, r.case_id, r.detail);
+    if (table) fmt::print("FAILED {}/{}: {}\n", r.impl, r.case_id, r.detail);
   });
   if (rows.empty()) {
     fmt::print(stderr, "nibble: invalid argument: no implementation's name contains '{}'\n",
@@ -48,6 +50,8 @@ int run(const SelftestOptions& options) {
   }
   if (options.json) {
     nlohmann::ordered_json json = {{"device", device.info().name},
+                                   {"driver", device.info().driver},
+                                   {"version", NIBBLE_VERSION},
                                    {"threads", device.info().threads},
                                    {"implementations", nlohmann::ordered_json::array()},
                                    {"failures", failures}};
@@ -59,8 +63,13 @@ int run(const SelftestOptions& options) {
                                          {"refused", r.refused},
                                          {"refusal", r.refusal}});
     }
-    print_json(json);
-  } else {
+    if (options.json_file.empty()) {
+      print_json(json);
+    } else {
+      write_file(options.json_file, json.dump(2) + "\n");
+    }
+  }
+  if (table) {
     fmt::print("{}, {} threads\n{:<32} {:>6} {:>6} {:>7}\n", device.info().name,
                device.info().threads, "implementation", "passed", "failed", "refused");
     for (const Row& r : rows) {
@@ -81,8 +90,14 @@ void add_selftest(CLI::App& app, Command& command) {
   c.add_option("--device", options->device, "cpu, cuda or cuda:N")->capture_default_str();
   c.add_option("--threads", options->threads, "CPU threads (0: every core)")
       ->check(CLI::Range(0, 1024));
-  c.add_flag("--json", options->json, "Print one JSON object on stdout");
-  c.callback([options, &command] { command = [options] { return run(*options); }; });
+  CLI::Option* json =
+      c.add_option("--json", options->json_file,
+                   "Print one JSON object on stdout; with a file, write it there beside the table")
+          ->expected(0, 1);
+  c.callback([options, json, &command] {
+    options->json = json->count() > 0;
+    command = [options] { return run(*options); };
+  });
 }
 
 }  // namespace nibble::app

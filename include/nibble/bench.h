@@ -27,6 +27,7 @@ struct BenchRow {
   std::string unit;          // "GB/s", "GMAC/s", "tokens/s"
   double share = 0;          // of the read bandwidth measured in this run; 0 where it says nothing
   double share_of_huge = 0;  // the same, of reading huge pages
+  double predicted = 0;      // seconds, by the implementation's own estimate; 0: it has none
 };
 using BenchSink = std::function<void(const BenchRow&)>;
 
@@ -34,8 +35,9 @@ using BenchSink = std::function<void(const BenchRow&)>;
 // that takes them and whose name contains `filter` (the reference aside, unless it is named), each
 // with the configuration that it thinks best, all of one m in turns; a CUDA device's as graphs. A
 // "read" row before them, of memory read by all threads (CUDA: copied), is what shares are of; a
-// "null" row is the first implementation once more, whose difference is the noise. On CUDA, "host"
-// rows: what making a plan and calling it cost the host.
+// "null" row is the first implementation once more, whose difference is the noise. On a chip with
+// native FP4 each 4-bit row also with activations quantized by the GEMM and given quantized. On
+// CUDA, "host" rows: what making a plan and calling it cost the host.
 void bench_gemm(const Device& device, std::string_view filter, const BenchSink& sink);
 
 // The same with bench_quantize.txt and bench_quantize_cuda.txt.
@@ -62,6 +64,33 @@ struct BenchModelOptions {
 // A "load", a "prompt" and a "decode" row for a model folder. Decoding begins behind 16 tokens.
 void bench_model(const std::filesystem::path& dir, const Device& device,
                  const BenchModelOptions& options, const BenchSink& sink);
+
+// What the cost models expect of a GEMM on a chip that need not be here. Nothing of it is measured.
+struct PredictedRow {
+  std::string chip;  // "RTX PRO 6000"
+  WeightFormat weight = WeightFormat::kNvfp4;
+  int64_t m = 0, n = 0, k = 0;
+  // An implementation of this build, by its own estimate, or ("fit") a published backend, by the
+  // cost model fitted to published timings.
+  std::string source;  // "estimate", "fit"
+  std::string impl;    // "sm120_fp4_gemm", "cutedsl"
+  std::string desc;    // as in a BenchRow; "fit": "as SM100", whose harness it stands for
+  int64_t tiles = 0;   // blocks of threads
+  int64_t mma = 0;     // tensor core instructions in the largest of them; 0: not said
+  int64_t bytes = 0;   // that it reads and writes outside the multiprocessor
+  double us = 0;
+  double tflops = 0;
+  // The fastest that was published for this size on this chip; "" and 0 where nothing was.
+  std::string published;  // "cutedsl (SM100)"
+  double published_tflops = 0;
+};
+using PredictionSink = std::function<void(const PredictedRow&)>;
+
+// NVFP4 and MXFP4 GEMMs of given FP4 activations into bf16 on B200, B300, RTX PRO 6000 and GB10, of
+// the sizes in bench_gemm_cuda.txt and in the tables of bench/data: one row for what the dispatcher
+// would choose there among the implementations of this build (none without CUDA kernels), and on
+// B200 and B300 one for the published backend that the fitted model would choose (NVFP4 only).
+void predict(const PredictionSink& sink);
 
 // How well the cost model of GEMM backends chooses on timings that others published: fitted to some
 // tables, judged on another. CSV columns: device, n, k, m, backend, tflops.

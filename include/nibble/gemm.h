@@ -2,6 +2,7 @@
 #pragma once
 
 #include <memory>
+#include <optional>
 #include <span>
 #include <string>
 #include <vector>
@@ -37,8 +38,13 @@ class LinearWeight {
 LinearWeight prepare(const WeightTensor& tensor, const Device& device,
                      ActivationMode activation = ActivationMode::k16Bit);
 
-// What Nibble does to activations on this device unless told otherwise.
-ActivationMode default_activation(const Device& device);
+// The chip multiplies block-scaled FP4 (NVFP4, MXFP4) natively.
+constexpr bool has_native_fp4(int sm) { return sm == 100 || sm == 103 || sm == 120 || sm == 121; }
+
+// What Nibble does to the activations of 4-bit weights on this device unless told otherwise: kInt8
+// on a CPU; on a GPU kFp4 where it is native, unless the weights are meant for 16-bit activations
+// (`weight_only`, as a checkpoint's quantization config says); else k16Bit.
+ActivationMode default_activation(const DeviceInfo& device, bool weight_only = false);
 
 // Chosen kernel and why, for inspect and the trace.
 struct KernelChoice {
@@ -62,14 +68,43 @@ KernelChoice choose_gemm(WeightFormat format, int64_t n, int64_t k, int64_t m, c
 // there, and nearer to the 16bit mode. choice(), inspect and the trace say which it is.
 inline constexpr int64_t kInt8MaxRows = 8;
 
+// Rows up to which block scales are best in tiles of 8 x 4: a tile of 128 x 4 would be mostly
+// padding.
+inline constexpr int64_t kSmallScaleRows = 32;
+
+class GemmPlan;
+
 struct GemmOptions {
   int64_t max_m = 1;
+  // kU8: FP4 codes with block scales, see GemmOperands. A is in the weights' format and needs
+  // kFp4; D is in NVFP4, of what would otherwise be bf16, and goes without `add`.
   DType a = DType::kF32;
   DType d = DType::kF32;
   ActivationMode activation = ActivationMode::k16Bit;
   bool add = false;  // D += instead of D =
   // [n] in the device's memory, added to alpha * A * W^T; null: none. The caller keeps it.
   const float* bias = nullptr;
+  // How the block scales of A and D lie. Empty: as the plan chooses for each m, which its
+  // activation_layout() and output_layout() tell.
+  std::optional<ScaleLayout> a_layout = {};
+  std::optional<ScaleLayout> d_layout = {};
+  // The plan that D is the activations of, so that D's scales lie as it wants them, where d_layout
+  // is empty. Asked when this plan is made, not kept. It takes kU8 and as many rows.
+  const GemmPlan* d_reader = nullptr;
+};
+
+// What a plan multiplies, in the device's memory. Where the plan's A or D is kU8, it is codes, two
+// a byte with even k in the low nibble, and beside them block scales: scale_bytes() of them
+// (nibble/scales.h), D's padding written as zero, and for NVFP4 one decode scale, which multiplies.
+struct GemmOperands {
+  const void* a = nullptr;  // m rows of k
+  int64_t a_stride = 0;     // from row to row, in elements; of codes in bytes
+  const uint8_t* a_scales = nullptr;
+  const float* a_decode_scale = nullptr;
+  void* d = nullptr;  // m rows of n (n / 2)
+  int64_t d_stride = 0;
+  uint8_t* d_scales = nullptr;
+  const float* d_decode_scale = nullptr;  // read, not made: D is quantized as it is written
 };
 
 // D[m, n] = alpha * A[m, k] * W^T + bias (+ D), m up to max_m; of weights with
@@ -83,6 +118,16 @@ class GemmPlan {
   // a: m rows of k elements, a_stride apart; d: m rows of n (n / 2), d_stride apart. Strides in
   // elements.
   void run(const void* a, int64_t a_stride, void* d, int64_t d_stride, int64_t m) const;
+  // The same for operands with scales. Throws kInvalidArgument, naming it, for what is missing,
+  // misaligned, too narrow or not of this device.
+  void run(const GemmOperands& operands, int64_t m) const;
+
+  // How the scales of m rows of A must lie, and those of D will, where they are kU8: as the options
+  // say, else 8x4 up to kSmallScaleRows rows and 128x4 above, or what an implementation is faster
+  // with. Constant for m in 17 .. 20, 21 .. 24 and so on, as the choice of a kernel is.
+  ScaleLayout activation_layout(int64_t m) const;
+  ScaleLayout output_layout(int64_t m) const;
+
   const LinearWeight& weight() const;
   KernelChoice choice(int64_t m) const;
 

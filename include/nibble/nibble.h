@@ -34,6 +34,7 @@ typedef enum nibble_dtype {
   NIBBLE_F16 = 1,
   NIBBLE_BF16 = 2,
   NIBBLE_F8_E4M3 = 3, /* nibble_quantize's src only */
+  NIBBLE_FP4 = 5,     /* nibble_gemm's A and D only: codes with block scales */
   NIBBLE_DTYPE_MAX_ENUM = 0x7fffffff
 } nibble_dtype;
 typedef enum nibble_format {
@@ -48,11 +49,12 @@ typedef enum nibble_scale_layout {
   NIBBLE_SCALE_LAYOUT_MAX_ENUM = 0x7fffffff
 } nibble_scale_layout;
 typedef enum nibble_activation {
-  NIBBLE_ACTIVATION_DEFAULT = 0, /* the device's: int8 on a CPU, 16bit on CUDA */
-  NIBBLE_ACTIVATION_16BIT,       /* as given: products of the given values, fp32 sums */
-  NIBBLE_ACTIVATION_FP4,         /* quantized to the weight's format first */
-  NIBBLE_ACTIVATION_INT8,        /* to 8 bits per block of 16, exact integer dot products */
-  NIBBLE_ACTIVATION_BF16,        /* rounded to bf16, fp32 sums */
+  NIBBLE_ACTIVATION_DEFAULT =
+      0, /* the device's: int8 on a CPU; fp4 on GPUs that multiply it, else 16bit */
+  NIBBLE_ACTIVATION_16BIT, /* as given: products of the given values, fp32 sums */
+  NIBBLE_ACTIVATION_FP4,   /* quantized to the weight's format first */
+  NIBBLE_ACTIVATION_INT8,  /* to 8 bits per block of 16, exact integer dot products */
+  NIBBLE_ACTIVATION_BF16,  /* rounded to bf16, fp32 sums */
   NIBBLE_ACTIVATION_MAX_ENUM = 0x7fffffff
 } nibble_activation;
 
@@ -75,6 +77,11 @@ void nibble_device_free(nibble_device* device);
 /* Bytes of the block scales of m rows of k elements, padding included; 0 for arguments that
  * nibble_quantize would refuse. Codes take m * k / 2. */
 size_t nibble_scale_bytes(nibble_format format, nibble_scale_layout layout, int64_t m, int64_t k);
+/* Rewrites the scales of m rows of k elements from one layout to another, in host memory: src and
+ * dst have nibble_scale_bytes() of theirs and do not overlap. Padding in dst is zeroed. */
+nibble_status nibble_convert_scales(nibble_format format, nibble_scale_layout from,
+                                    nibble_scale_layout to, int64_t m, int64_t k,
+                                    const uint8_t* src, uint8_t* dst);
 
 /* What is quantized. The fused ones are rounded to src_type first, as the op by itself would be. */
 typedef enum nibble_quantize_input {
@@ -141,6 +148,8 @@ nibble_status nibble_weight_create(const nibble_weight_desc* desc, const nibble_
 size_t nibble_weight_bytes(const nibble_weight* weight); /* that one pass over them reads */
 void nibble_weight_free(nibble_weight* weight);
 
+typedef struct nibble_gemm nibble_gemm;
+
 typedef struct nibble_gemm_options {
   int64_t max_m; /* 0: 1 */
   nibble_dtype a_type;
@@ -148,9 +157,12 @@ typedef struct nibble_gemm_options {
   nibble_activation activation; /* as the weight was prepared for */
   int add;                      /* D += instead of D = */
   const float* bias;            /* [n] in the device's memory, added to A * W^T; null: none */
+  /* With NIBBLE_FP4: how block scales lie. Null: as nibble_gemm_layouts() tells for each m. D's are
+   * those that d_reader, the GEMM that D is the activations of, wants, where there is one. */
+  const nibble_scale_layout* a_layout;
+  const nibble_scale_layout* d_layout;
+  const nibble_gemm* d_reader;
 } nibble_gemm_options;
-
-typedef struct nibble_gemm nibble_gemm;
 
 /* Chooses the kernel of every m up to max_m. Nothing is compiled, launched or timed for it. */
 nibble_status nibble_gemm_create(const nibble_weight* weight, const nibble_device* device,
@@ -161,6 +173,29 @@ nibble_status nibble_gemm_create(const nibble_weight* weight, const nibble_devic
  * Allocates nothing and can be captured in a CUDA graph. */
 nibble_status nibble_gemm_run(const nibble_gemm* gemm, const void* a, int64_t a_stride, void* d,
                               int64_t d_stride, int64_t m);
+
+/* A and D with their block scales: nibble_scale_bytes() in the layouts of nibble_gemm_layouts().
+ * Codes are two a byte, even k in the low nibble; their strides are in bytes. A decode scale is one
+ * float, which multiplies; MXFP4 has none. All in the device's memory. */
+typedef struct nibble_gemm_operands {
+  const void* a;
+  int64_t a_stride; /* 0: packed */
+  const uint8_t* a_scales;
+  const float* a_decode_scale;
+  void* d;
+  int64_t d_stride; /* 0: packed */
+  uint8_t* d_scales;
+  const float* d_decode_scale; /* read: D is quantized as it is written */
+} nibble_gemm_operands;
+
+/* nibble_gemm_run for a_type or d_type NIBBLE_FP4; of a side that is not, scales are ignored. */
+nibble_status nibble_gemm_run_fp4(const nibble_gemm* gemm, const nibble_gemm_operands* operands,
+                                  int64_t m);
+
+/* How the scales of m rows of A must lie, and how D's will: 8x4 up to 32 rows and 128x4 above,
+ * unless the options say otherwise or another layout is faster. Either pointer may be null. */
+nibble_status nibble_gemm_layouts(const nibble_gemm* gemm, int64_t m, nibble_scale_layout* a_layout,
+                                  nibble_scale_layout* d_layout);
 
 /* The name of the kernel that m rows go to, valid as long as gemm; null where m is not in 1 ..
  * max_m. */

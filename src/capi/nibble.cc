@@ -3,6 +3,7 @@
 
 #include <memory>
 #include <new>
+#include <optional>
 #include <set>
 #include <string>
 #include <vector>
@@ -21,6 +22,7 @@ struct nibble_weight {
 struct nibble_gemm {
   nibble::GemmPlan plan;
   int64_t max_m;
+  nibble::DType a_type, d_type;
   mutable std::set<std::string> kernels;  // that nibble_gemm_kernel gave
 };
 
@@ -30,7 +32,8 @@ namespace {
 static_assert(NIBBLE_F32 == static_cast<int>(DType::kF32) &&
               NIBBLE_F16 == static_cast<int>(DType::kF16) &&
               NIBBLE_BF16 == static_cast<int>(DType::kBF16) &&
-              NIBBLE_F8_E4M3 == static_cast<int>(DType::kF8E4M3));
+              NIBBLE_F8_E4M3 == static_cast<int>(DType::kF8E4M3) &&
+              NIBBLE_FP4 == static_cast<int>(DType::kU8));
 static_assert(NIBBLE_INPUT_PLAIN == static_cast<int>(QuantizeInput::kPlain) &&
               NIBBLE_INPUT_SILU_MUL == static_cast<int>(QuantizeInput::kSiluMul) &&
               NIBBLE_INPUT_RMS_NORM == static_cast<int>(QuantizeInput::kRmsNorm));
@@ -91,6 +94,12 @@ DType to_dtype(int value, const char* function, const char* name) {
                "{}: {}: expected NIBBLE_F32, _F16 or _BF16, found {}", function, name, value);
   return static_cast<DType>(value);
 }
+DType to_gemm_type(int value, const char* function, const char* name) {
+  if (value == NIBBLE_FP4) return DType::kU8;
+  NIBBLE_CHECK(value >= NIBBLE_F32 && value <= NIBBLE_BF16, kBad,
+               "{}: {}: expected NIBBLE_F32, _F16, _BF16 or _FP4, found {}", function, name, value);
+  return static_cast<DType>(value);
+}
 WeightFormat to_format(int value, const char* function) {
   NIBBLE_CHECK(value == NIBBLE_NVFP4 || value == NIBBLE_MXFP4, kBad,
                "{}: format: expected NIBBLE_NVFP4 or _MXFP4, found {}", function, value);
@@ -107,10 +116,13 @@ ScaleLayout to_layout(int value, const char* function) {
                value);
   return static_cast<ScaleLayout>(value);
 }
+std::optional<ScaleLayout> to_layout(const nibble_scale_layout* layout, const char* function) {
+  return layout ? std::optional(to_layout(*layout, function)) : std::nullopt;
+}
 ActivationMode to_activation(int value, const Device& device, const char* function) {
   switch (value) {
     case NIBBLE_ACTIVATION_DEFAULT:
-      return default_activation(device);
+      return default_activation(device.info());
     case NIBBLE_ACTIVATION_16BIT:
       return ActivationMode::k16Bit;
     case NIBBLE_ACTIVATION_FP4:
@@ -122,6 +134,17 @@ ActivationMode to_activation(int value, const Device& device, const char* functi
     default:
       fail(kBad, "{}: activation: expected a nibble_activation, found {}", function, value);
   }
+}
+
+// Strides of 0: packed.
+void run(const nibble_gemm& gemm, GemmOperands operands, int64_t m) {
+  const LinearWeight& w = gemm.plan.weight();
+  const auto fill = [](int64_t& stride, DType type, int64_t columns) {
+    if (stride == 0) stride = type == DType::kU8 ? columns / 2 : columns;
+  };
+  fill(operands.a_stride, gemm.a_type, w.k());
+  fill(operands.d_stride, gemm.d_type, w.columns());
+  gemm.plan.run(operands, m);
 }
 
 // Copies of a description's arrays.
@@ -211,6 +234,23 @@ size_t nibble_scale_bytes(nibble_format format, nibble_scale_layout layout, int6
   return bytes;
 }
 
+nibble_status nibble_convert_scales(nibble_format format, nibble_scale_layout from,
+                                    nibble_scale_layout to, int64_t m, int64_t k,
+                                    const uint8_t* src, uint8_t* dst) {
+  return guarded([&, name = __func__] {
+    const nibble::WeightFormat f = nibble::to_format(format, name);
+    const auto bytes = [&](nibble::ScaleLayout layout) {
+      return static_cast<size_t>(nibble::scale_bytes(f, layout, m, k));
+    };
+    const nibble::ScaleLayout in = nibble::to_layout(from, name), out = nibble::to_layout(to, name);
+    const size_t in_bytes = bytes(in), out_bytes = bytes(out);
+    if (in_bytes == 0) return;
+    nibble::convert_scales(in, out, m, k / nibble::block_size(f),
+                           {&given(src, name, "src"), in_bytes},
+                           {&given(dst, name, "dst"), out_bytes});
+  });
+}
+
 nibble_status nibble_quantize(const nibble_quantize_args* args, const nibble_device* device) {
   return guarded([&, name = __func__] {
     const nibble_quantize_args& in = given(args, name, "args");
@@ -272,21 +312,50 @@ nibble_status nibble_gemm_create(const nibble_weight* weight, const nibble_devic
     const nibble::Device& d = given(device, name, "device").device;
     const nibble_gemm_options& in = given(options, name, "options");
     const nibble::GemmOptions o = {.max_m = in.max_m == 0 ? 1 : in.max_m,
-                                   .a = nibble::to_dtype(in.a_type, name, "a_type"),
-                                   .d = nibble::to_dtype(in.d_type, name, "d_type"),
+                                   .a = nibble::to_gemm_type(in.a_type, name, "a_type"),
+                                   .d = nibble::to_gemm_type(in.d_type, name, "d_type"),
                                    .activation = nibble::to_activation(in.activation, d, name),
                                    .add = in.add != 0,
-                                   .bias = in.bias};
-    *gemm = new nibble_gemm{nibble::GemmPlan(w, d, o), o.max_m, {}};
+                                   .bias = in.bias,
+                                   .a_layout = nibble::to_layout(in.a_layout, name),
+                                   .d_layout = nibble::to_layout(in.d_layout, name),
+                                   .d_reader = in.d_reader ? &in.d_reader->plan : nullptr};
+    *gemm = new nibble_gemm{nibble::GemmPlan(w, d, o), o.max_m, o.a, o.d, {}};
   });
 }
 
 nibble_status nibble_gemm_run(const nibble_gemm* gemm, const void* a, int64_t a_stride, void* d,
                               int64_t d_stride, int64_t m) {
   return guarded([&, name = __func__] {
-    const nibble_gemm& g = given(gemm, name, "gemm");
-    const nibble::LinearWeight& w = g.plan.weight();
-    g.plan.run(a, a_stride == 0 ? w.k() : a_stride, d, d_stride == 0 ? w.columns() : d_stride, m);
+    nibble::run(given(gemm, name, "gemm"),
+                {.a = a, .a_stride = a_stride, .d = d, .d_stride = d_stride}, m);
+  });
+}
+
+nibble_status nibble_gemm_run_fp4(const nibble_gemm* gemm, const nibble_gemm_operands* operands,
+                                  int64_t m) {
+  return guarded([&, name = __func__] {
+    const nibble_gemm_operands& o = given(operands, name, "operands");
+    nibble::run(given(gemm, name, "gemm"),
+                {.a = o.a,
+                 .a_stride = o.a_stride,
+                 .a_scales = o.a_scales,
+                 .a_decode_scale = o.a_decode_scale,
+                 .d = o.d,
+                 .d_stride = o.d_stride,
+                 .d_scales = o.d_scales,
+                 .d_decode_scale = o.d_decode_scale},
+                m);
+  });
+}
+
+nibble_status nibble_gemm_layouts(const nibble_gemm* gemm, int64_t m, nibble_scale_layout* a_layout,
+                                  nibble_scale_layout* d_layout) {
+  return guarded([&, name = __func__] {
+    const nibble::GemmPlan& plan = given(gemm, name, "gemm").plan;
+    const nibble::ScaleLayout a = plan.activation_layout(m), d = plan.output_layout(m);
+    if (a_layout) *a_layout = static_cast<nibble_scale_layout>(a);
+    if (d_layout) *d_layout = static_cast<nibble_scale_layout>(d);
   });
 }
 

@@ -31,7 +31,7 @@ class Layers {
  public:
   Layers(WeightFormat format, int64_t max_m, size_t bytes, const Device& device) {
     const ActivationMode activation =
-        is_fp4(format) ? default_activation(device) : ActivationMode::k16Bit;
+        is_fp4(format) ? default_activation(device.info()) : ActivationMode::k16Bit;
     std::mt19937 random(1);
     std::vector<cases::RandomWeight> weights;
     for (const Shape& s : kLayer) {

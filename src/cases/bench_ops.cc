@@ -5,6 +5,7 @@
 #include "cases/case_file.h"
 #include "cases/gemm_timing.h"
 #include "cases/inputs.h"
+#include "dispatch/gemm_plan.h"
 #include "dispatch/select.h"
 #include "nibble/bench.h"
 
@@ -126,8 +127,28 @@ void bench_gemm_row(const GemmDesc& desc, const TimedGemm& gemm, std::string_vie
     row.unit = decode ? "GB/s" : "TFLOP/s";
     row.rate = decode ? row.bytes / row.seconds / 1e9 : row.flops / row.seconds / 1e12;
     row.share = decode ? row.rate / roof : 0;
+    row.predicted = all[i].impl->estimate_us ? 1e-6 * all[i].estimate_us : 0;
     sink(row);
   }
+}
+
+// A row as it is, and where the chip multiplies FP4 also with activations that the GEMM quantizes
+// and that are given so, their scales in the best order that something takes.
+std::vector<GemmDesc> variants(const GemmDesc& desc, const Device& device) {
+  std::vector<GemmDesc> all = {desc};
+  if (!has_native_fp4(device.info().sm) || !is_fp4(desc.weight)) return all;
+  if (desc.activation == ActivationMode::kFp4) return all;
+  GemmDesc fp4 = desc;
+  fp4.activation = ActivationMode::kFp4;
+  all.push_back(fp4);
+  fp4.a_type = DType::kU8;
+  for (const ScaleLayout layout : preferred_layouts(desc.m)) {
+    fp4.a_layout = layout;
+    if (contenders(fp4, "", device).empty()) continue;
+    all.push_back(fp4);
+    break;
+  }
+  return all;
 }
 
 // What the host spends: on choosing, when a plan is made, and on each call, which is put in order
@@ -137,9 +158,11 @@ void bench_host(const TimedGemm::Options& options, DType type, const Device& dev
   std::mt19937 random(1);
   const cases::RandomWeight source(options.weight, options.n, options.k, 1, random);
   const LinearWeight weight =
-      prepare(cases::owned_copy(source), device, default_activation(device));
-  const GemmOptions plan_options{
-      .max_m = options.max_m, .a = type, .d = type, .activation = default_activation(device)};
+      prepare(cases::owned_copy(source), device, default_activation(device.info()));
+  const GemmOptions plan_options{.max_m = options.max_m,
+                                 .a = type,
+                                 .d = type,
+                                 .activation = default_activation(device.info())};
   const auto add = [&](std::string what, std::vector<double> seconds) {
     std::sort(seconds.begin(), seconds.end());
     BenchRow row;
@@ -203,15 +226,17 @@ void bench_gemm(const Device& device, std::string_view filter, const BenchSink& 
       if (!layout.can_prepare(header, device.info())) continue;
       const TimedGemm gemm(options, type, layout, device);
       for (auto row = first; row != end; ++row) {
-        bench_gemm_row({.m = row->integer("m"),
-                        .n = options.n,
-                        .k = options.k,
-                        .weight = options.weight,
-                        .layout = layout.layout,
-                        .activation = row->activation("activation"),
-                        .a_type = type,
-                        .d_type = type},
-                       gemm, filter, device, roof, sink);
+        const GemmDesc desc{.m = row->integer("m"),
+                            .n = options.n,
+                            .k = options.k,
+                            .weight = options.weight,
+                            .layout = layout.layout,
+                            .activation = row->activation("activation"),
+                            .a_type = type,
+                            .d_type = type};
+        for (const GemmDesc& variant : variants(desc, device)) {
+          bench_gemm_row(variant, gemm, filter, device, roof, sink);
+        }
       }
     }
     if (first == rows.begin() && is_cuda(device)) bench_host(options, type, device, sink);

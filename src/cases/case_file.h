@@ -16,7 +16,8 @@ struct CaseText {
   std::string_view name;  // "gemm"
   std::string_view text;
 };
-std::span<const CaseText> case_texts();  // every file, as built into the library
+std::span<const CaseText> case_texts();     // every file, as built into the library
+std::span<const CaseText> timing_tables();  // bench/data/nvfp4_gemm_*.csv, the same way
 
 // One line. The getters throw kInvalidArgument, naming the column, where it is missing or
 // malformed.

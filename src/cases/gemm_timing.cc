@@ -4,6 +4,7 @@
 
 #include "cases/inputs.h"
 #include "formats/float16.h"
+#include "nibble/scales.h"
 
 namespace nibble::cases {
 namespace {
@@ -32,6 +33,14 @@ TimedGemm::TimedGemm(const Options& options, DType type, const WeightLayoutImpl&
     }
   }
   d_host_.resize(static_cast<size_t>(options.max_m * options.n) * size_of(type_));
+  if (is_fp4(options.weight)) {
+    // Ones, so that every order of them is the same: room for the one with the most padding.
+    const uint8_t one = options.weight == WeightFormat::kNvfp4 ? 0x38 : 0x7F;
+    scales_host_.assign(
+        scale_bytes(options.weight, ScaleLayout::kSwizzled128x4, options.max_m, options.k), one);
+    scales_ = inputs_(scales_host_);
+    decode_ = inputs_(decode_host_);
+  }
   a_ = inputs_(a_host_);
   d_ = inputs_(d_host_);
   device.synchronize();
@@ -46,6 +55,11 @@ Launch TimedGemm::launch(const GemmImpl& impl, const KernelConfig& config,
     GemmArgs args;
     args.desc = d;
     args.a = {a_, type_, d.m, d.k, d.k};
+    if (d.a_type == DType::kU8) {
+      args.a = {a_, d.a_type, d.m, d.k / 2, d.k / 2};  // the same bits: codes as good as any
+      args.a_scales = scales_;
+      args.a_decode_scale = decode_;
+    }
     args.b = &weights_[static_cast<size_t>(i) % weights_.size()];
     args.d = {d_, type_, d.m, d.n, d.n};
     args.workspace = device_.workspace();

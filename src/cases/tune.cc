@@ -87,7 +87,7 @@ class GemmTuner {
   }
 
  private:
-  ActivationMode activation() const { return default_activation(device_); }
+  ActivationMode activation() const { return default_activation(device_.info()); }
 
   const WeightLayoutImpl& layout_of(const TuneShape& s) const {
     WeightTensor header;

@@ -121,6 +121,16 @@ const ModuleScheme* QuantConfig::find(std::string_view module) const {
   return common;
 }
 
+bool QuantConfig::quantizes_activations() const {
+  bool any = false;
+  for (const ModuleScheme& scheme : schemes) {
+    if (!is_fp4(scheme.format)) continue;
+    if (!scheme.fp4_input) return false;
+    any = true;
+  }
+  return any;
+}
+
 bool QuantConfig::may_be_plain(std::string_view module) const {
   for (std::string_view part : split_path(module)) {
     if (part == "vision_tower" || part == "vision_model" || part == "visual") return true;

@@ -17,6 +17,7 @@ struct ModuleScheme {
   // The stored activation scale is one for 4-bit activations. False for weight-only schemes and for
   // those with 8-bit activations, whose input scale means something else.
   bool static_input;
+  bool fp4_input;    // it also says to quantize activations to 4 bits
   std::string name;  // as in the config, for messages
 };
 
@@ -45,6 +46,9 @@ struct QuantConfig {
 
   // The scheme of "model.layers.0.mlp.up_proj"; null: stored plain.
   const ModuleScheme* find(std::string_view module) const;
+
+  // There are 4-bit weights, and whoever made them meant 4-bit activations for all of them.
+  bool quantizes_activations() const;
 
   // Whether a module with a scheme may be stored plain all the same, where configs are loose: the
   // lm_head, vision towers, and names that an old export's list matches only as a substring.

@@ -13,12 +13,12 @@ using Json = nlohmann::json;
 struct Preset {
   std::string_view name;
   WeightFormat format;
-  bool static_input;
+  bool static_input, fp4_input;
 };
 constexpr Preset kPresets[] = {
-    {"NVFP4", WeightFormat::kNvfp4, true},  {"NVFP4A16", WeightFormat::kNvfp4, false},
-    {"MXFP4", WeightFormat::kMxfp4, false}, {"MXFP4A16", WeightFormat::kMxfp4, false},
-    {"FP8", WeightFormat::kF8, false},      {"FP8_DYNAMIC", WeightFormat::kF8, false},
+    {"NVFP4", WeightFormat::kNvfp4, true, true},  {"NVFP4A16", WeightFormat::kNvfp4, false, false},
+    {"MXFP4", WeightFormat::kMxfp4, false, true}, {"MXFP4A16", WeightFormat::kMxfp4, false, false},
+    {"FP8", WeightFormat::kF8, false, false},     {"FP8_DYNAMIC", WeightFormat::kF8, false, false},
 };
 
 constexpr std::pair<std::string_view, WeightFormat> kFormats[] = {
@@ -74,16 +74,17 @@ ModuleScheme read_group(const Json& group, const std::string& name, const std::s
                name, input.type_name());
   // dynamic "local": block scales at run time, the global one from the file; true: both at run
   // time.
-  const bool static_input = input.is_object() && input.value("num_bits", Json()) == 4 &&
-                            *described == WeightFormat::kNvfp4 &&
-                            input.value("dynamic", Json()) != true;
-  return {*described, static_input, format};
+  const bool fp4_input =
+      input.is_object() && input.value("num_bits", Json()) == 4 && is_fp4(*described);
+  const bool static_input =
+      fp4_input && *described == WeightFormat::kNvfp4 && input.value("dynamic", Json()) != true;
+  return {*described, static_input, fp4_input, format};
 }
 
 ModuleScheme read_preset(const std::string& name, std::string_view what) {
   const std::string upper = upper_case(name);
   for (const Preset& preset : kPresets) {
-    if (preset.name == upper) return {preset.format, preset.static_input, name};
+    if (preset.name == upper) return {preset.format, preset.static_input, preset.fp4_input, name};
   }
   fail(ErrorCode::kUnsupported, "{}: config_groups has the unknown preset \"{}\"", what, name);
 }

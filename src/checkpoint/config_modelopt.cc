@@ -15,7 +15,8 @@ struct Algorithm {
   bool static_input;
 };
 
-// W4A8_*: the stored input scale is amax / 448, for 8-bit activations.
+// W4A8_*: the stored input scale is amax / 448, for 8-bit activations. "MXFP4" is written for
+// weights alone as well, so that it says nothing of activations.
 constexpr Algorithm kAlgorithms[] = {
     {"NVFP4", WeightFormat::kNvfp4, true},
     {"NVFP4_AWQ", WeightFormat::kNvfp4, true},
@@ -38,7 +39,7 @@ ModuleScheme read_algorithm(const Json& object, std::string_view where, std::str
     NIBBLE_CHECK(block == 0 || group_size.is_null() || group_size == block, ErrorCode::kCheckpoint,
                  "{}: group_size{} is {}, expected {} for {}", what, where,
                  group_size.dump(-1, ' ', true), block, text);
-    return {a.format, a.static_input, text};
+    return {a.format, a.static_input, a.static_input, text};
   }
   fail(ErrorCode::kUnsupported, "{}: unknown quant_algo \"{}\"{}", what, text, where);
 }

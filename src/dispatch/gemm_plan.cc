@@ -36,6 +36,65 @@ GemmDesc describe(const PreparedWeight& w, const GemmOptions& options, int64_t m
           .silu_mul = w.gate_up};
 }
 
+using Layouts = std::vector<ScaleLayout>;
+Layouts layouts_for(bool quantized, std::optional<ScaleLayout> given, int64_t m) {
+  if (!quantized || given) return {given.value_or(ScaleLayout::kLinear)};
+  const std::span<const ScaleLayout> preferred = preferred_layouts(m);
+  return {preferred.begin(), preferred.end()};
+}
+
+// The lowest estimate over all layouts, on equal terms the first. Sets desc's layouts; throws what
+// select() throws for the first of them.
+Selection<GemmImpl> select_with_layouts(GemmDesc& desc, const Layouts& of_a, const Layouts& of_d,
+                                        const Device& device) {
+  const auto cost = [](const Selection<GemmImpl>& s) {
+    return s.tuned_us > 0 ? s.tuned_us : s.estimate_us;  // 0: order decided
+  };
+  Selection<GemmImpl> best;
+  GemmDesc best_desc = desc;
+  for (const ScaleLayout a : of_a) {
+    for (const ScaleLayout d : of_d) {
+      desc.a_layout = a;
+      desc.d_layout = d;
+      const Selection<GemmImpl> s = try_select<GemmImpl>(desc, device);
+      if (s.impl == nullptr) continue;
+      if (best.impl == nullptr || (cost(s) > 0 && cost(s) < cost(best))) {
+        best = s;
+        best_desc = desc;
+      }
+    }
+  }
+  desc = best_desc;
+  if (best.impl != nullptr) return best;
+  desc.a_layout = of_a[0];
+  desc.d_layout = of_d[0];
+  return select<GemmImpl>(desc, device);
+}
+
+void check_options(const LinearWeight& weight, const GemmOptions& o) {
+  constexpr auto kBad = ErrorCode::kInvalidArgument;
+  NIBBLE_CHECK(weight, kBad, "GemmPlan: weight is empty");
+  NIBBLE_CHECK(o.max_m >= 1, kBad, "GemmPlan: max_m must be at least 1, found {}", o.max_m);
+  if (o.a == DType::kU8) {
+    NIBBLE_CHECK(o.activation == ActivationMode::kFp4 && is_fp4(weight.format()), kBad,
+                 "GemmPlan: quantized activations need mode fp4 and 4-bit weights, found {} and {}",
+                 to_string(o.activation), to_string(weight.format()));
+  }
+  if (o.d != DType::kU8) {
+    NIBBLE_CHECK(o.d_reader == nullptr, kBad, "GemmPlan: d_reader is for a quantized D");
+    return;
+  }
+  NIBBLE_CHECK(!o.add, kBad, "GemmPlan: a quantized D can't be added to");
+  NIBBLE_CHECK(weight.columns() % block_size(WeightFormat::kNvfp4) == 0, kBad,
+               "GemmPlan: D's columns must be a multiple of {} to be quantized, found {}",
+               block_size(WeightFormat::kNvfp4), weight.columns());
+  if (o.d_reader == nullptr) return;
+  const LinearWeight& next = o.d_reader->weight();
+  NIBBLE_CHECK(next.format() == WeightFormat::kNvfp4 && next.k() == weight.columns(), kBad,
+               "GemmPlan: d_reader must multiply nvfp4 activations of k = {}, found {} of k = {}",
+               weight.columns(), to_string(next.format()), next.k());
+}
+
 // m = 1 .. 16 each have their own choice; above, each power of two is cut into four.
 constexpr int64_t kExactM = 16;
 
@@ -126,9 +185,18 @@ LinearWeight prepare(const WeightTensor& tensor, const Device& device, Activatio
       std::make_shared<const PreparedWeight>(layout.prepare(tensor, device.stream())));
 }
 
-ActivationMode default_activation(const Device& device) {
+ActivationMode default_activation(const DeviceInfo& device, bool weight_only) {
   // On SmolLM2-135M int8 adds 0.0012 KL to 16-bit activations and doubles the tokens per second.
-  return device.info().kind == DeviceKind::kCpu ? ActivationMode::kInt8 : ActivationMode::k16Bit;
+  if (device.kind == DeviceKind::kCpu) return ActivationMode::kInt8;
+  const bool fp4 = has_native_fp4(device.sm) && !weight_only;
+  return fp4 ? ActivationMode::kFp4 : ActivationMode::k16Bit;
+}
+
+std::span<const ScaleLayout> preferred_layouts(int64_t m) {
+  using enum ScaleLayout;
+  static constexpr ScaleLayout kFew[] = {kSwizzled8x4, kSwizzled128x4, kLinear};
+  static constexpr ScaleLayout kMany[] = {kSwizzled128x4, kSwizzled8x4, kLinear};
+  return m <= kSmallScaleRows ? kFew : kMany;
 }
 
 KernelChoice choose_gemm(WeightFormat format, int64_t n, int64_t k, int64_t m, const Device& device,
@@ -152,52 +220,90 @@ std::vector<GemmDesc> planned_descs(const PreparedWeight& weight, const GemmOpti
 }
 
 struct GemmPlan::State {
+  struct Choice {
+    Selection<GemmImpl> selection;
+    ScaleLayout a_layout, d_layout;
+  };
   LinearWeight weight;
   Device device;
   GemmOptions options;
-  std::vector<Selection<GemmImpl>> by_bucket;
+  std::vector<Choice> by_bucket;
+
+  const Choice& choice(int64_t m) const {
+    NIBBLE_CHECK(m >= 1 && m <= options.max_m, ErrorCode::kInvalidArgument,
+                 "GemmPlan: m must be 1 .. {}, found {}", options.max_m, m);
+    return by_bucket[bucket_of(m)];
+  }
+  GemmDesc desc(int64_t m, const Choice& c) const {
+    GemmDesc desc = describe(weight.prepared(), options, m, device.info());
+    desc.a_layout = c.a_layout;
+    desc.d_layout = c.d_layout;
+    return desc;
+  }
 };
 
 GemmPlan::GemmPlan(LinearWeight weight, const Device& device, const GemmOptions& options) {
-  NIBBLE_CHECK(weight, ErrorCode::kInvalidArgument, "GemmPlan: weight is empty");
-  NIBBLE_CHECK(options.max_m >= 1, ErrorCode::kInvalidArgument,
-               "GemmPlan: max_m must be at least 1, found {}", options.max_m);
+  check_options(weight, options);
+  if (options.d_reader) {
+    const GemmOptions& reader = options.d_reader->state_->options;
+    NIBBLE_CHECK(reader.a == DType::kU8 && reader.max_m >= options.max_m,
+                 ErrorCode::kInvalidArgument,
+                 "GemmPlan: d_reader must take U8 and {} rows, found {} and {}", options.max_m,
+                 to_string(reader.a), reader.max_m);
+  }
   auto state = std::make_shared<State>(State{std::move(weight), device, options, {}});
-  for (const GemmDesc& desc : planned_descs(state->weight.prepared(), options, device.info())) {
-    const Selection<GemmImpl> s = select<GemmImpl>(desc, device);
+  for (GemmDesc& desc : planned_descs(state->weight.prepared(), options, device.info())) {
+    std::optional<ScaleLayout> of_d = options.d_layout;
+    if (!of_d && options.d_reader) of_d = options.d_reader->activation_layout(desc.m);
+    const Selection<GemmImpl> s =
+        select_with_layouts(desc, layouts_for(options.a == DType::kU8, options.a_layout, desc.m),
+                            layouts_for(options.d == DType::kU8, of_d, desc.m), device);
     trace<GemmImpl>(desc, s, device);
     if (s.impl->workspace_bytes) {
       device.reserve_workspace(s.impl->workspace_bytes(desc, s.config, device.info()));
     }
-    state->by_bucket.push_back(s);
+    state->by_bucket.push_back({s, desc.a_layout, desc.d_layout});
   }
+  state->options.d_reader = nullptr;
   state_ = std::move(state);
 }
 
 void GemmPlan::run(const void* a, int64_t a_stride, void* d, int64_t d_stride, int64_t m) const {
+  run({.a = a, .a_stride = a_stride, .d = d, .d_stride = d_stride}, m);
+}
+
+void GemmPlan::run(const GemmOperands& o, int64_t m) const {
   const State& s = *state_;
-  NIBBLE_CHECK(m >= 1 && m <= s.options.max_m, ErrorCode::kInvalidArgument,
-               "GemmPlan: m must be 1 .. {}, found {}", s.options.max_m, m);
+  const State::Choice& choice = s.choice(m);
   const PreparedWeight& w = s.weight.prepared();
+  // A view of codes counts bytes.
+  const auto width = [](DType type, int64_t columns) {
+    return type == DType::kU8 ? columns / 2 : columns;
+  };
   GemmArgs args;
-  args.desc = describe(w, s.options, m, s.device.info());
-  args.a = {const_cast<void*>(a), s.options.a, m, w.k, a_stride};
+  args.desc = s.desc(m, choice);
+  args.a = {const_cast<void*>(o.a), s.options.a, m, width(s.options.a, w.k), o.a_stride};
   args.b = &w;
-  args.d = {d, s.options.d, m, args.desc.columns(), d_stride};
+  args.d = {o.d, s.options.d, m, width(s.options.d, args.desc.columns()), o.d_stride};
   if (s.options.add) args.c = args.d;
   args.bias = s.options.bias;
+  args.a_scales = o.a_scales;
+  args.a_decode_scale = o.a_decode_scale;
+  args.d_scales = o.d_scales;
+  args.d_decode_scale = o.d_decode_scale;
   args.workspace = s.device.workspace();
   validate(args);
-  const Selection<GemmImpl>& choice = s.by_bucket[bucket_of(m)];
-  choice.impl->launch(args, choice.config, s.device.stream());
+  choice.selection.impl->launch(args, choice.selection.config, s.device.stream());
 }
+
+ScaleLayout GemmPlan::activation_layout(int64_t m) const { return state_->choice(m).a_layout; }
+ScaleLayout GemmPlan::output_layout(int64_t m) const { return state_->choice(m).d_layout; }
 
 const LinearWeight& GemmPlan::weight() const { return state_->weight; }
 
 KernelChoice GemmPlan::choice(int64_t m) const {
-  const GemmDesc desc =
-      describe(state_->weight.prepared(), state_->options, m, state_->device.info());
-  return describe<GemmImpl>(desc, state_->by_bucket.at(bucket_of(m)), state_->device);
+  const State::Choice& choice = state_->choice(m);
+  return describe<GemmImpl>(state_->desc(m, choice), choice.selection, state_->device);
 }
 
 }  // namespace nibble

@@ -1,6 +1,7 @@
 // For what a GemmPlan chooses kernels.
 #pragma once
 
+#include <span>
 #include <vector>
 
 #include "nibble/gemm.h"
@@ -12,6 +13,9 @@ namespace nibble {
 // two, each choice made for the largest m of its range.
 std::vector<GemmDesc> planned_descs(const PreparedWeight& weight, const GemmOptions& options,
                                     const DeviceInfo& device);
+
+// How the block scales of m rows should lie, the best first.
+std::span<const ScaleLayout> preferred_layouts(int64_t m);
 
 // The first layout that takes the tensor and that a usable implementation reads. Throws
 // kUnsupported with every refusal.

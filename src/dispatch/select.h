@@ -101,16 +101,24 @@ Selection<Impl> select_by_model(const typename Impl::Desc& desc, const Device& d
   return best;
 }
 
-// Throws kUnsupported, listing every refusal, where nothing (or not the forced one) takes desc.
+// Without impl where nothing (or not the forced one) takes desc.
 template <class Impl>
-Selection<Impl> select(const typename Impl::Desc& desc, const Device& device) {
-  constexpr std::string_view op = kOpName<Impl>;
-  const std::string_view forced = device.forced_impl(op);
+Selection<Impl> try_select(const typename Impl::Desc& desc, const Device& device) {
+  const std::string_view forced = device.forced_impl(kOpName<Impl>);
   Selection<Impl> best;
   if (forced.empty() && select_tuned(desc, device, best)) return best;
   best = select_by_model<Impl>(desc, device, forced);
   best.forced = !forced.empty();
+  return best;
+}
+
+// Throws kUnsupported, listing every refusal, where nothing (or not the forced one) takes desc.
+template <class Impl>
+Selection<Impl> select(const typename Impl::Desc& desc, const Device& device) {
+  constexpr std::string_view op = kOpName<Impl>;
+  const Selection<Impl> best = try_select<Impl>(desc, device);
   if (best.impl == nullptr) {
+    const std::string_view forced = device.forced_impl(op);
     std::string reasons;
     for (const std::string& r : refusals<Impl>(desc, device)) reasons += "\n  " + r;
     fail(ErrorCode::kUnsupported, "{}: {} {} on {}:{}", op, to_string(desc),

@@ -124,7 +124,11 @@ std::vector<Timing> read_timings(const std::filesystem::path& path) {
   NIBBLE_CHECK(file.bytes().size() <= kMaxBytes, ErrorCode::kInvalidArgument,
                "{}: expected a table of at most {} bytes, found {}", path.string(), kMaxBytes,
                file.bytes().size());
-  std::string_view text(reinterpret_cast<const char*>(file.bytes().data()), file.bytes().size());
+  return parse_timings({reinterpret_cast<const char*>(file.bytes().data()), file.bytes().size()},
+                       path.string());
+}
+
+std::vector<Timing> parse_timings(std::string_view text, const std::string& name) {
   Header header;
   std::vector<Timing> timings;
   for (int64_t line_number = 1; !text.empty(); ++line_number) {
@@ -132,7 +136,7 @@ std::vector<Timing> read_timings(const std::filesystem::path& path) {
     std::string_view line = text.substr(0, end);
     text.remove_prefix(end == text.npos ? text.size() : end + 1);
     if (line.ends_with('\r')) line.remove_suffix(1);
-    const std::string where = fmt::format("{}:{}", path.string(), line_number);
+    const std::string where = fmt::format("{}:{}", name, line_number);
     if (line_number == 1) {
       header = read_header(line, where);
     } else if (!line.empty()) {
@@ -140,12 +144,12 @@ std::vector<Timing> read_timings(const std::filesystem::path& path) {
     }
   }
   NIBBLE_CHECK(header.fields > 0, ErrorCode::kInvalidArgument,
-               "{}: expected a table with the columns {}, found an empty file", path.string(),
+               "{}: expected a table with the columns {}, found an empty file", name,
                fmt::join(kNames, ","));
   check_unique(timings);
   std::erase_if(timings, [](const Timing& t) { return t.backend == kBaselineBackend; });
   NIBBLE_CHECK(!timings.empty(), ErrorCode::kInvalidArgument,
-               "{}: expected timings of an FP4 backend, found none", path.string());
+               "{}: expected timings of an FP4 backend, found none", name);
   name_kernels(timings);
   return timings;
 }

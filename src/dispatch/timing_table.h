@@ -42,6 +42,9 @@ inline constexpr const char* kBaselineBackend = "torch-bf16";
 // twice, or there is no row of an FP4 backend.
 std::vector<Timing> read_timings(const std::filesystem::path& path);
 
+// The same for a text; `name` stands for the file in messages.
+std::vector<Timing> parse_timings(std::string_view text, const std::string& name);
+
 // Throws kInvalidArgument where two of the timings are of the same thing.
 void check_unique(const std::vector<Timing>& timings);
 

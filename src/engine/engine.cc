@@ -10,6 +10,7 @@
 #include "base/check.h"
 #include "base/thread_pool.h"
 #include "checkpoint/checkpoint.h"
+#include "checkpoint/config.h"
 #include "dispatch/ops.h"
 #include "models/config.h"
 #include "models/model.h"
@@ -49,7 +50,9 @@ struct Engine::State {
   State(const Checkpoint& checkpoint, const ModelConfig& config, const Device& device,
         const EngineOptions& options)
       : context(choose_context(options.context, config.context_length)),
-        model(checkpoint, config, device, options.activation.value_or(default_activation(device)),
+        model(checkpoint, config, device,
+              options.activation.value_or(default_activation(
+                  device.info(), !checkpoint.quant_config().quantizes_activations())),
               context),
         stop_tokens(read_stop_tokens(checkpoint.dir(), config)) {}
 

@@ -68,7 +68,8 @@ ModelReport inspect(const std::filesystem::path& dir, const Device& device,
     report.tensors.push_back({t.name, std::string(to_string(t.dtype)), t.file, t.shape, t.bytes});
     report.bytes += t.bytes;
   }
-  const ActivationMode activation = options.activation.value_or(default_activation(device));
+  const ActivationMode activation = options.activation.value_or(
+      default_activation(device.info(), !checkpoint.quant_config().quantizes_activations()));
   std::map<std::tuple<std::string, WeightFormat, std::string, int64_t, int64_t>, size_t> groups;
   for (const ModuleSummary& m : checkpoint.modules()) {
     report.parameters += m.n * m.k;

@@ -10,9 +10,9 @@
 #pragma once
 
 #include <cstdint>
-#include <span>
 
 #include "base/host_device.h"
+#include "nibble/scales.h"
 #include "nibble/types.h"
 
 namespace nibble {
@@ -43,11 +43,5 @@ NIBBLE_HD constexpr int64_t scale_offset(ScaleLayout layout, int64_t row, int64_
   if (layout == ScaleLayout::kSwizzled8x4) return base + row % 8 * 4 + col % 4;
   return base + row % 32 * 16 + row % 128 / 32 * 4 + col % 4;
 }
-
-// Rewrites the scales of a rows x cols matrix from one layout to another; padding in dst is zeroed,
-// padding in src is not read. Throws kInvalidArgument unless rows and cols are in [0, 2^31), the
-// spans have exactly scale_bytes of their layout, and they do not overlap.
-void convert_scales(ScaleLayout from, ScaleLayout to, int64_t rows, int64_t cols,
-                    std::span<const uint8_t> src, std::span<uint8_t> dst);
 
 }  // namespace nibble

@@ -54,8 +54,17 @@ struct MatrixView {
   }
 };
 
+// What a launch makes of the chip, for predictions: its tiles, each the work of one block of
+// threads.
+struct TileWork {
+  int64_t tiles = 0;
+  int64_t mma = 0;    // tensor core instructions of the warps of a tile
+  int64_t bytes = 0;  // that a tile reads and writes outside the multiprocessor, caches included
+};
+
 // A table entry. `Args` holds a `desc` and the pointers. Optional members may be null:
-// candidates (one empty config), estimate_us (the table's order decides), workspace_bytes (none).
+// candidates (one empty config), estimate_us (the table's order decides), workspace_bytes (none),
+// work (not said).
 template <class Desc_, class Args_>
 struct OpImpl {
   using Desc = Desc_;
@@ -69,6 +78,7 @@ struct OpImpl {
   std::span<const KernelConfig> (*candidates)(const Desc&, const DeviceInfo&) = nullptr;
   double (*estimate_us)(const Desc&, const KernelConfig&, const DeviceInfo&) = nullptr;
   size_t (*workspace_bytes)(const Desc&, const KernelConfig&, const DeviceInfo&) = nullptr;
+  TileWork (*work)(const Desc&, const KernelConfig&) = nullptr;  // of the largest tile
 };
 
 }  // namespace nibble

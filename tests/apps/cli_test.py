@@ -299,7 +299,11 @@ class BadInput(Case):
 
 class Other(Case):
     def test_selftest(self) -> None:
-        result = json.loads(run("selftest", "--json")[0])
+        with tempfile.TemporaryDirectory() as folder:
+            file = Path(folder) / "selftest.json"
+            out, _ = run("selftest", "--json", file)
+            self.assertIn("ref_gemm", out)
+            result = json.loads(file.read_text())
         self.assertEqual(result["failures"], [])
         self.assertTrue(any(i["impl"] == "ref_gemm" and i["passed"] for i in
                             result["implementations"]))
@@ -328,6 +332,29 @@ class Other(Case):
             self.assertLess(memory, 200)  # of the run alone, not of this bench
         _, err = run("bench", "cpu", self.dir / "no_model", code=1)
         self.assertIn("no_model", err)
+
+    def test_bench_predict(self) -> None:
+        result = json.loads(run("bench", "--predict", "--json")[0])
+        self.assertEqual(result["rows"], [])  # nothing was timed
+        predicted = result["predicted"]
+        self.assertEqual({r["chip"] for r in predicted} >= {"B200", "B300"}, True)
+        known = [r for r in predicted if "ratio" in r]
+        self.assertTrue(all(abs(r["ratio"] - r["predicted_tflops"] / r["published_tflops"]) < 1e-9
+                            for r in known))
+        self.assertEqual("note" in result, all(r["source"] == "fit" for r in predicted))
+        table, _ = run("bench", "--predict")
+        self.assertIn("*predicted*, not measured", table)
+        run("bench", code=2)
+
+    def test_bench_all_is_one_report(self) -> None:
+        with tempfile.TemporaryDirectory() as folder:
+            file = Path(folder) / "all.json"
+            run("bench", "all", "--filter", "no such kernel", "--json", file)
+            result = json.loads(file.read_text())
+        self.assertEqual([r["op"] for r in result["rows"]], ["read", "read"])  # of gemm, quantize
+        self.assertTrue(result["predicted"])
+        _, error = run("bench", "all", "--device", "cuda:99", code=1)
+        self.assertIn("device", error)
 
     def test_bench_compares_with_a_file(self) -> None:
         with tempfile.TemporaryDirectory() as folder:

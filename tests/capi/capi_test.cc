@@ -201,6 +201,64 @@ TEST(CApi, QuantizesWhatALayerDoesJustBefore) {
   EXPECT_THAT(nibble_last_error(), HasSubstr("nibble_quantize_input"));
 }
 
+// All of A is 0.5: code 2 (one) at scale 0.5 (0x30), times a decode scale of 1.
+TEST(CApi, MultipliesQuantizedActivationsIntoAQuantizedOutput) {
+  const DevicePtr device = cpu();
+  constexpr int64_t kN = 16, kK = 64;
+  std::vector<uint8_t> codes(kN * kK / 2, 0x22), scales(kN * kK / 16, 0x38);
+  const float one = 1, decode = 1;
+  nibble_weight_desc desc = {};
+  desc.format = NIBBLE_NVFP4;
+  desc.n = kN;
+  desc.k = kK;
+  desc.codes = codes.data();
+  desc.scales = scales.data();
+  desc.decode_scales = &one;
+  nibble_weight* w = nullptr;
+  ASSERT_EQ(nibble_weight_create(&desc, device.get(), NIBBLE_ACTIVATION_FP4, &w), NIBBLE_OK);
+  const WeightPtr weight(w);
+  nibble_gemm_options options = {};
+  options.max_m = 33;
+  options.a_type = options.d_type = NIBBLE_FP4;
+  options.activation = NIBBLE_ACTIVATION_FP4;
+  const nibble_scale_layout linear = NIBBLE_LINEAR;
+  options.d_layout = &linear;
+  nibble_gemm* g = nullptr;
+  ASSERT_EQ(nibble_gemm_create(w, device.get(), &options, &g), NIBBLE_OK) << nibble_last_error();
+  const GemmPtr gemm(g);
+  nibble_scale_layout a_layout, d_layout;
+  ASSERT_EQ(nibble_gemm_layouts(g, 33, &a_layout, &d_layout), NIBBLE_OK);
+  EXPECT_EQ(a_layout, NIBBLE_SWIZZLED_128X4);
+  ASSERT_EQ(nibble_gemm_layouts(g, 2, &a_layout, nullptr), NIBBLE_OK);
+  EXPECT_EQ(a_layout, NIBBLE_SWIZZLED_8X4);
+  EXPECT_EQ(d_layout, NIBBLE_LINEAR);
+
+  const std::vector<uint8_t> a(2 * kK / 2, 0x22), in_rows(2 * kK / 16, 0x30);
+  std::vector<uint8_t> a_scales(nibble_scale_bytes(NIBBLE_NVFP4, a_layout, 2, kK), 0xFF);
+  ASSERT_EQ(nibble_convert_scales(NIBBLE_NVFP4, NIBBLE_LINEAR, a_layout, 2, kK, in_rows.data(),
+                                  a_scales.data()),
+            NIBBLE_OK)
+      << nibble_last_error();
+  std::vector<uint8_t> d(2 * kN / 2), d_scales(2);
+  nibble_gemm_operands o = {};
+  o.a = a.data();
+  o.a_scales = a_scales.data();
+  o.a_decode_scale = &one;
+  o.d = d.data();
+  o.d_scales = d_scales.data();
+  EXPECT_EQ(nibble_gemm_run_fp4(g, &o, 2), NIBBLE_INVALID_ARGUMENT);
+  EXPECT_THAT(nibble_last_error(), HasSubstr("d_decode_scale is null"));
+  o.d_decode_scale = &decode;
+  ASSERT_EQ(nibble_gemm_run_fp4(g, &o, 2), NIBBLE_OK) << nibble_last_error();
+  // Sums of 32: six (code 7) at the scale nearest 32 / 6 in e4m3, which is 5.5 (0x4B).
+  EXPECT_THAT(d, testing::Each(0x77));
+  EXPECT_THAT(d_scales, testing::Each(0x4B));
+  EXPECT_EQ(nibble_gemm_layouts(g, 34, &a_layout, nullptr), NIBBLE_INVALID_ARGUMENT);
+  EXPECT_EQ(
+      nibble_convert_scales(NIBBLE_NVFP4, NIBBLE_LINEAR, NIBBLE_LINEAR, 1, 17, a.data(), d.data()),
+      NIBBLE_INVALID_ARGUMENT);
+}
+
 TEST(CApi, NamesTheArgumentThatIsWrong) {
   const DevicePtr device = cpu();
   const auto expect = [](nibble_status found, nibble_status expected, const char* words) {

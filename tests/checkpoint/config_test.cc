@@ -196,6 +196,36 @@ TEST(CompressedConfig, WeightOnlyAndMxfp4HaveNoStaticInput) {
   EXPECT_FALSE(dynamic.find(kQ)->static_input);
 }
 
+// What decides between 16-bit and 4-bit activations where both could run.
+TEST(QuantConfig, SaysWhetherActivationsAreMeantInFp4) {
+  for (const char* name : {"NVFP4", "NVFP4_AWQ", "NVFP4_SVD"}) {
+    EXPECT_TRUE(modelopt("\"quant_algo\":\"" + std::string(name) + "\"").quantizes_activations());
+  }
+  for (const char* name : {"W4A16_NVFP4", "W4A8_NVFP4_FP8", "MXFP4", "FP8"}) {
+    EXPECT_FALSE(modelopt("\"quant_algo\":\"" + std::string(name) + "\"").quantizes_activations());
+  }
+  EXPECT_FALSE(parse("{}").quantizes_activations());
+  const auto group = [](const std::string& weights, const std::string& input) {
+    return compressed(R"("config_groups":{"group_0":{)" + weights + "," + input +
+                      R"(,"targets":["Linear"]}})")
+        .quantizes_activations();
+  };
+  const std::string dynamic = R"("input_activations":{"num_bits":4,"dynamic":true})";
+  EXPECT_TRUE(group(kNvfp4Weights, kFp4Inputs));
+  EXPECT_TRUE(group(kNvfp4Weights, dynamic));
+  EXPECT_TRUE(group(kMxfp4Weights, dynamic));
+  EXPECT_FALSE(group(kNvfp4Weights, R"("input_activations":null)"));
+  EXPECT_FALSE(group(kNvfp4Weights, R"("input_activations":{"num_bits":8})"));
+  const auto presets = [](const std::string& groups) {
+    return compressed(R"("config_groups":{)" + groups + "}").quantizes_activations();
+  };
+  EXPECT_TRUE(presets(R"("NVFP4":["Linear"])"));
+  EXPECT_TRUE(presets(R"("NVFP4":["re:.*mlp.*"],"FP8":["Linear"])"));  // of the 4-bit weights
+  EXPECT_TRUE(presets(R"("MXFP4":["Linear"])"));
+  EXPECT_FALSE(presets(R"("NVFP4A16":["Linear"])"));
+  EXPECT_FALSE(presets(R"("NVFP4":["re:.*mlp.*"],"NVFP4A16":["Linear"])"));
+}
+
 TEST(CompressedConfig, MixedFormatsMatchNamesThenRegexesThenClasses) {
   const QuantConfig config =
       compressed(R"("format":"mixed-precision","ignore":["re:.*\\.mlp\\.gate$"],"config_groups":{)"

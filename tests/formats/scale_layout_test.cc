@@ -120,6 +120,15 @@ TEST(ScaleLayout, DoesNotReadSourcePadding) {
   EXPECT_EQ(std::accumulate(clean.begin(), clean.end(), 0), 15);
 }
 
+TEST(ScaleLayout, BytesOfAMatrixByItsFormat) {
+  EXPECT_EQ(scale_bytes(WeightFormat::kNvfp4, kLinear, 3, 80), 3 * 5);
+  EXPECT_EQ(scale_bytes(WeightFormat::kNvfp4, kSwizzled8x4, 3, 80), 8 * 8);
+  EXPECT_EQ(scale_bytes(WeightFormat::kMxfp4, kSwizzled128x4, 129, 128), 2 * 128 * 4);
+  EXPECT_THROW(scale_bytes(WeightFormat::kNvfp4, kLinear, 3, 81), Error);
+  EXPECT_THROW(scale_bytes(WeightFormat::kBF16, kLinear, 3, 80), Error);
+  EXPECT_THROW(scale_bytes(WeightFormat::kNvfp4, kLinear, int64_t{1} << 31, 80), Error);
+}
+
 TEST(ScaleLayout, EmptyMatricesTakeNoBytes) {
   for (ScaleLayout layout : kLayouts) {
     EXPECT_EQ(scale_bytes(layout, 0, 7), 0);

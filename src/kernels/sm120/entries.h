@@ -42,6 +42,7 @@ inline constexpr GemmImpl kGemmOf = {
                  Stream stream) { launch_as(args, config, stream, kChip.launch); },
     .candidates = candidates,
     .estimate_us = estimate_us,
-    .workspace_bytes = workspace_bytes};
+    .workspace_bytes = workspace_bytes,
+    .work = work};
 
 }  // namespace nibble::sm120

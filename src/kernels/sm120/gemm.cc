@@ -9,6 +9,7 @@
 
 #include "kernels/cuda/fp4_operand.h"
 #include "kernels/cuda/pointer.h"
+#include "kernels/sm120/fragments.h"
 #include "kernels/sm120/gemm_params.h"
 
 namespace nibble::sm120 {
@@ -169,6 +170,27 @@ double estimate_us(const GemmDesc& d, const KernelConfig& c, const DeviceInfo& d
 
 size_t workspace_bytes(const GemmDesc& d, const KernelConfig& config, const DeviceInfo&) {
   return activation_workspace(d, split_of(d, config)).end;
+}
+
+TileWork work(const GemmDesc& d, const KernelConfig& c) {
+  const auto ceil_div = [](int64_t a, int64_t b) { return (a + b - 1) / b; };
+  // The instruction's sizes are those of its last elements.
+  constexpr int kMmaTokens = c_place(31, 3).column + 1;
+  static_assert(c_place(31, 3).row + 1 == kBlockRows && a_place(31, 3, 7).k + 1 == kStepK);
+  const int split = split_of(d, c);
+  const int64_t row_tiles = c.tile_n / kBlockRows, blocks = longest_k_range(d.k, split);
+  const int64_t tokens = std::min<int64_t>(c.tile_m, d.m), k = std::min(d.k, blocks * kBlockK);
+  const int64_t quantized = k / 2 + k / block_size(d.weight);
+  const bool quantizes = d.a_type != DType::kU8 && c.tile_m <= kMostQuantizedTokens;
+  const int64_t token_bytes = quantizes ? k * static_cast<int64_t>(size_of(d.a_type)) : quantized;
+  const int64_t columns = d.silu_mul ? c.tile_n / 2 : c.tile_n;
+  const int64_t out_bytes = split > 1 ? c.tile_n * static_cast<int64_t>(sizeof(float))
+                            : d.d_type == DType::kU8
+                                ? columns / 2 + columns / 16
+                                : columns * static_cast<int64_t>(size_of(d.d_type));
+  return {.tiles = ceil_div(d.m, c.tile_m) * ceil_div(d.n, c.tile_n) * split,
+          .mma = row_tiles * (c.tile_m / kMmaTokens) * blocks * (kBlockK / kStepK),
+          .bytes = row_tiles * blocks * kBlockBytes + tokens * (token_bytes + out_bytes)};
 }
 
 void launch_as(const GemmArgs& args, const KernelConfig& table, Stream stream, LaunchGemm* launch) {

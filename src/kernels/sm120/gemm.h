@@ -18,6 +18,7 @@ Support takes(const GemmDesc& desc);
 std::span<const KernelConfig> candidates(const GemmDesc& desc, const DeviceInfo& device);
 double estimate_us(const GemmDesc& desc, const KernelConfig& config, const DeviceInfo& device);
 size_t workspace_bytes(const GemmDesc& desc, const KernelConfig& config, const DeviceInfo& device);
+TileWork work(const GemmDesc& desc, const KernelConfig& config);
 using LaunchGemm = void(const GemmParams&, const GemmConfig&, WeightFormat, Stream);
 void launch_as(const GemmArgs& args, const KernelConfig& config, Stream stream, LaunchGemm* launch);
 

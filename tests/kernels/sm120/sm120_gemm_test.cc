@@ -101,6 +101,32 @@ TEST(Sm120Gemm, WorkspaceHoldsPartsAndQuantizedActivations) {
   EXPECT_EQ(bytes(), 0);
 }
 
+// As nvcc makes it: two instructions for 8 tokens, 16 rows and 128 of k (sm120_sass_test).
+TEST(Sm120Gemm, CountsTheWorkOfATile) {
+  GemmDesc d = desc(5, 4096, 1024);
+  d.a_type = DType::kU8;
+  KernelConfig c = {.tile_m = 8, .tile_n = 16, .tile_k = 1024, .stages = 4, .split_k = 1};
+  TileWork w = gemm().work(d, c);
+  EXPECT_EQ(w.tiles, 256);
+  EXPECT_EQ(w.mma, 2 * 8);
+  EXPECT_EQ(w.bytes, 16 * 1024 * 9 / 16 + 5 * 1024 * 9 / 16 + 5 * 16 * 2);
+  c.split_k = 4;
+  w = gemm().work(d, c);
+  EXPECT_EQ(w.tiles, 4 * 256);
+  EXPECT_EQ(w.mma, 2 * 2);
+  EXPECT_EQ(w.bytes, 16 * 256 * 9 / 16 + 5 * 256 * 9 / 16 + 5 * 16 * 4);
+  // All tiles together multiply the problem, padding included, and nothing twice.
+  for (const int64_t m : {1, 17, 300}) {
+    d = desc(m, 4096, 4096);
+    for (const KernelConfig& config : gemm().candidates(d, chip(120))) {
+      const TileWork all = gemm().work(d, config);
+      const int64_t tiles_m = (m + config.tile_m - 1) / config.tile_m;
+      EXPECT_EQ(all.tiles * all.mma * 16 * 8 * 64, tiles_m * config.tile_m * 4096 * 4096)
+          << to_string(config);
+    }
+  }
+}
+
 // Predictions, so only what must hold of any: the floor of memory and of the tensor cores, and that
 // small tiles win for few tokens, large ones for many.
 TEST(Sm120Gemm, CostsFollowTheRoofline) {
