@@ -10,10 +10,11 @@
 namespace nibble {
 namespace {
 
-// The one place that knows every backend.
+// The one place that knows every backend. Of the weight layouts that a device prepares, the first
+// wins that a GEMM reads in the mode asked for: cuda's, for native FP4, stands in front of sm90's.
 const KernelList* backends(size_t& count) {
-  static const KernelList lists[] = {sm120::kernels(), sm90::kernels(), sm80::kernels(),
-                                     cuda::kernels(),  cpu::kernels(),  ref::kernels()};
+  static const KernelList lists[] = {sm120::kernels(), cuda::kernels(), sm90::kernels(),
+                                     sm80::kernels(),  cpu::kernels(),  ref::kernels()};
   count = std::size(lists);
   return lists;
 }

@@ -39,6 +39,8 @@ std::string_view to_string(WeightLayout layout) {
       return "sm90";
     case WeightLayout::kSm120:
       return "sm120";
+    case WeightLayout::kFp4Rows:
+      return "fp4_rows";
   }
   return "unknown";
 }

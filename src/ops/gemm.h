@@ -14,6 +14,7 @@ enum class WeightLayout : uint8_t {
   kCpuTiles,   // kernels/cpu/tiles.h: 4-bit weights for every x86-64 instruction set
   kSm90,       // kernels/sm90/layout.h: 4-bit weights on CUDA chips from sm_80 on
   kSm120,      // kernels/sm120/layout.h: 4-bit weights for block-scaled mma.sync
+  kFp4Rows,    // kernels/cuda/fp4_rows.h: 4-bit weights for vendors' FP4 libraries
 };
 std::string_view to_string(WeightLayout layout);
 

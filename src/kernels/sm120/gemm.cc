@@ -7,8 +7,8 @@
 #include <limits>
 #include <vector>
 
+#include "kernels/cuda/fp4_operand.h"
 #include "kernels/cuda/pointer.h"
-#include "kernels/cuda/quantize.h"
 #include "kernels/sm120/gemm_params.h"
 
 namespace nibble::sm120 {
@@ -49,73 +49,32 @@ constexpr double kStepUs = 0.3;      // a stage, however little is in it
 constexpr double kQuantizeUs = 2.0;  // a launch in front
 constexpr double kAddUs = 1.5;       // and one behind
 
-QuantizeDesc quantize_desc(const GemmDesc& d, GlobalScale global) {
-  return {.format = d.weight,
-          .src_type = d.a_type,
-          .layout = ScaleLayout::kSwizzled8x4,
-          .m = d.m,
-          .k = d.k,
-          .global = global};
+constexpr ScaleLayout kQuantizedLayout = ScaleLayout::kSwizzled8x4;
+
+// Behind the sums of split tiles.
+cuda::Fp4Workspace activation_workspace(const GemmDesc& d, int split) {
+  const auto parts = static_cast<size_t>(part_floats(d.m, d.n, split)) * sizeof(float);
+  return {d, kQuantizedLayout, (parts + 255) / 256 * 256};
 }
 
-// The workspace, in bytes: the sums of split tiles, then the quantized activations.
-struct Workspace {
-  size_t scales, scale, quantize, end;
-  size_t codes = 0;
-
-  Workspace(const GemmDesc& d, int split) {
-    const auto behind = [](size_t at, int64_t size) {
-      return at + (static_cast<size_t>(size) + 255) / 256 * 256;
-    };
-    codes = behind(0, part_floats(d.m, d.n, split) * static_cast<int64_t>(sizeof(float)));
-    scales = scale = quantize = end = codes;
-    if (d.a_type == DType::kU8) return;
-    const bool global = d.weight == WeightFormat::kNvfp4;
-    const QuantizeDesc q = quantize_desc(d, global ? GlobalScale::kComputed : GlobalScale::kValue);
-    scales = behind(codes, d.m * d.k / 2);
-    scale = behind(scales, quantize_scale_bytes(q));
-    quantize = behind(scale, sizeof(float));
-    end = behind(quantize,
-                 static_cast<int64_t>(cuda::kQuantize.workspace_bytes(q, {}, DeviceInfo{})));
-  }
-};
-
-// Runs the quantize op into the workspace.
-Tokens quantize(const GemmArgs& args, const Workspace& at, float static_scale, Stream stream) {
-  const GemmDesc& d = args.desc;
-  auto* const memory = static_cast<uint8_t*>(args.workspace);
-  const bool computed = d.weight == WeightFormat::kNvfp4 && static_scale == 0.0f;
-  QuantizeArgs q;
-  q.desc = quantize_desc(d, computed ? GlobalScale::kComputed : GlobalScale::kValue);
-  q.src = args.a;
-  q.global_decode_scale = computed || static_scale == 0.0f ? 1.0f : static_scale;
-  q.scale_memory = computed ? reinterpret_cast<float*>(memory + at.scale) : nullptr;
-  q.codes = memory + at.codes;
-  q.scales = memory + at.scales;
-  q.workspace = memory + at.quantize;
-  cuda::kQuantize.launch(q, cuda::kQuantize.candidates(q.desc, DeviceInfo{}).front(), stream);
-  return {.data = q.codes,
-          .stride = d.k / 2,
-          .scales = q.scales,
-          .layout = q.desc.layout,
-          .scale_memory = q.scale_memory,
-          .scale = q.global_decode_scale};
+Tokens to_tokens(const cuda::Fp4Operand& a) {
+  return {.data = a.codes,
+          .stride = a.stride,
+          .scales = a.scales,
+          .layout = a.layout,
+          .scale_memory = a.scale_memory,
+          .scale = a.scale};
 }
 
 Tokens prepare_tokens(const GemmArgs& args, const GemmConfig& config, int split, Stream stream) {
   const GemmDesc& d = args.desc;
-  const bool nvfp4 = d.weight == WeightFormat::kNvfp4;
-  const auto* const data = args.a.row<const uint8_t>(0);
   if (d.a_type == DType::kU8) {
-    const bool rows_in_words = d.k / block_size(d.weight) % 4 == 0;
-    return {.data = data,
-            .stride = args.a.stride,
-            .scales = args.a_scales,
-            .layout = d.a_layout,
-            .words = d.a_layout != ScaleLayout::kLinear || rows_in_words,
-            .scale_memory = nvfp4 ? args.a_decode_scale : nullptr};
+    Tokens given = to_tokens(cuda::given_activations(args));
+    given.words = d.a_layout != ScaleLayout::kLinear || d.k / block_size(d.weight) % 4 == 0;
+    return given;
   }
-  const float static_scale = nvfp4 ? std::max(0.0f, args.b->input_decode_scale) : 1.0f;
+  const auto* const data = args.a.row<const uint8_t>(0);
+  const float static_scale = cuda::static_activation_scale(args);
   const int64_t stride = args.a.stride * static_cast<int64_t>(size_of(d.a_type));
   const bool aligned =
       reinterpret_cast<uintptr_t>(data) % 16 == 0 && (stride % 16 == 0 || d.m == 1);
@@ -123,7 +82,8 @@ Tokens prepare_tokens(const GemmArgs& args, const GemmConfig& config, int split,
       static_scale > 0 && GemmShared(config, longest_k_range(d.k, split)).bytes <= kSharedLimit) {
     return {.data = data, .stride = stride, .fp16 = d.a_type == DType::kF16, .scale = static_scale};
   }
-  return quantize(args, Workspace(d, split), static_scale, stream);
+  return to_tokens(
+      cuda::quantize_activations(args, kQuantizedLayout, activation_workspace(d, split), stream));
 }
 
 void check_pointers(const GemmArgs& args, int device) {
@@ -131,19 +91,11 @@ void check_pointers(const GemmArgs& args, int device) {
   const auto check = [&](const char* name, const void* p, size_t alignment) {
     cuda::check_device_pointer("gemm", name, p, alignment, device);
   };
-  const bool given = d.a_type == DType::kU8;
-  check("a", args.a.data, given ? 16 : size_of(d.a_type));
+  cuda::check_fp4_activations(args, 4, device);
   check("b", args.b->codes, 16);
   check("d", args.d.data, size_of(d.d_type));
   if (d.has_c) check("c", args.c.data, size_of(d.d_type));
   if (d.has_bias) check("bias", args.bias, sizeof(float));
-  if (given) {
-    NIBBLE_CHECK(args.a.stride % 16 == 0 || d.m == 1, ErrorCode::kInvalidArgument,
-                 "gemm: a's rows of codes must be a multiple of 16 bytes apart, found {}",
-                 args.a.stride);
-    check("a_scales", args.a_scales, 4);
-    if (d.weight == WeightFormat::kNvfp4) check("a_decode_scale", args.a_decode_scale, 4);
-  }
   if (d.d_type == DType::kU8) {
     check("d_scales", args.d_scales, 1);
     check("d_decode_scale", args.d_decode_scale, sizeof(float));
@@ -216,7 +168,7 @@ double estimate_us(const GemmDesc& d, const KernelConfig& c, const DeviceInfo& d
 }
 
 size_t workspace_bytes(const GemmDesc& d, const KernelConfig& config, const DeviceInfo&) {
-  return Workspace(d, split_of(d, config)).end;
+  return activation_workspace(d, split_of(d, config)).end;
 }
 
 void launch_as(const GemmArgs& args, const KernelConfig& table, Stream stream, LaunchGemm* launch) {
