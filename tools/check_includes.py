@@ -66,11 +66,19 @@ class Table:
         return sorted(self.rows, key=len, reverse=True)
 
     def folder_of(self, path: str) -> str | None:
-        """The row that a path such as text/jinja/lexer.h belongs to: the longest that fits."""
-        for folder in self._by_length:
-            if path.startswith(folder + "/"):
+        """Where a path such as text/jinja/lexer.h belongs: to the longest row that fits. Of a row
+        with *, to the folder that it stands for, so that two of them may not include each other."""
+        parts = path.split("/")
+        for row in self._by_length:
+            depth = row.count("/") + 1
+            folder = "/".join(parts[:depth])
+            if len(parts) > depth and fnmatchcase(folder, row):
                 return folder
         return None
+
+    def _row_of(self, folder: str) -> list[Grant]:
+        fitting = (row for row in self._by_length if fnmatchcase(folder, row))
+        return self.rows.get(next(fitting, ""), [])
 
     def grants(self, folder: str) -> list[Grant]:
         """What a folder may include, with everything that stands behind it."""
@@ -83,7 +91,7 @@ class Table:
                 continue
             seen.add(current)
             found.append(Grant(current, None))
-            for grant in self.rows.get(current, []):
+            for grant in self._row_of(current):
                 if grant.files is None:
                     open_folders += [row for row in self.rows if fnmatchcase(row, grant.folder)]
                 else:

@@ -1,4 +1,5 @@
-// The environment variables that Nibble reads: NIBBLE_FORCE_IMPL, NIBBLE_VERBOSE, NIBBLE_CACHE_DIR.
+// The environment variables that Nibble reads: NIBBLE_FORCE_IMPL, NIBBLE_VERBOSE, NIBBLE_CACHE_DIR,
+// NIBBLE_CUBLASLT.
 #pragma once
 
 #include <optional>

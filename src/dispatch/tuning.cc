@@ -19,9 +19,10 @@ using Json = nlohmann::ordered_json;
 constexpr int kFormatVersion = 1;
 
 constexpr std::pair<const char*, int KernelConfig::*> kConfigFields[] = {
-    {"tile_m", &KernelConfig::tile_m},   {"tile_n", &KernelConfig::tile_n},
-    {"tile_k", &KernelConfig::tile_k},   {"stages", &KernelConfig::stages},
-    {"split_k", &KernelConfig::split_k}, {"cluster", &KernelConfig::cluster}};
+    {"tile_m", &KernelConfig::tile_m},      {"tile_n", &KernelConfig::tile_n},
+    {"tile_k", &KernelConfig::tile_k},      {"stages", &KernelConfig::stages},
+    {"split_k", &KernelConfig::split_k},    {"cluster", &KernelConfig::cluster},
+    {"algorithm", &KernelConfig::algorithm}};
 
 Json to_json(const TunedChoice& c) {
   Json config = Json::object();

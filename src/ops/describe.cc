@@ -26,6 +26,7 @@ std::string to_string(const KernelConfig& c) {
   add("stages", c.stages);
   add("split_k", c.split_k);
   add("cluster", c.cluster);
+  add("algorithm", c.algorithm);
   return text.empty() ? "default" : text;
 }
 

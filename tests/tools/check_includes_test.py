@@ -16,6 +16,7 @@ formats     -> base{check.h}
 ops         -> formats base
 kernels/ref -> ops
 kernels/cpu -> ops
+kernels/vendor/* -> ops kernels/cpu
 dispatch    -> ops kernels/*{list.h}
 engine      -> dispatch
 server      -> engine
@@ -26,7 +27,7 @@ tests/fuzz  -> engine
 
 HEADERS = (
     "base/check.h base/log.h formats/e2m1.h ops/gemm.h kernels/ref/list.h kernels/ref/gemm.h "
-    "kernels/cpu/list.h dispatch/select.h engine/engine.h server/http.h"
+    "kernels/cpu/list.h kernels/vendor/a/list.h kernels/vendor/a/gemm.h dispatch/select.h engine/engine.h server/http.h"
 ).split()
 
 
@@ -75,6 +76,14 @@ class CheckIncludesTest(unittest.TestCase):
         self.assert_refused("src/formats/x.h", '"base/log.h"', "formats may not include base")
         self.assert_allowed("src/dispatch/x.cc", '"kernels/cpu/list.h"')
         self.assert_refused("src/dispatch/x.cc", '"kernels/ref/gemm.h"', "may not include")
+
+    def test_a_row_for_many_folders(self) -> None:
+        self.assert_allowed("src/dispatch/x.cc", '"kernels/vendor/a/list.h"')
+        self.assert_refused("src/dispatch/x.cc", '"kernels/vendor/a/gemm.h"', "may not include")
+        self.assert_allowed("src/kernels/vendor/a/x.cc", '"kernels/vendor/a/gemm.h"')
+        self.assert_allowed("src/kernels/vendor/a/x.cc", '"kernels/cpu/list.h"')
+        self.assert_refused("src/kernels/vendor/b/x.cc", '"kernels/vendor/a/gemm.h"', "may not")
+        self.assert_refused("src/kernels/cpu/x.cc", '"kernels/vendor/a/list.h"', "may not include")
 
     def test_nothing_behind_named_files(self) -> None:
         self.assert_allowed("apps/x.cc", '"server/http.h"')
