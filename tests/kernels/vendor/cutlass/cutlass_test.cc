@@ -158,6 +158,31 @@ TEST(CutlassGemm, WorkspaceHoldsActivationsAndWhatCutlassAsksFor) {
   }
 }
 
+// A plan reserves for the largest m and for all rows, segments being part of them.
+TEST(CutlassGemm, WorkspaceGrowsWithRowsAndTokens) {
+  for (const Kernel* kernel : all_kernels()) {
+    for (const int split : {1, 2, 8}) {
+      if (split > 1 && !kernel->tile.splits) continue;
+      const auto bytes = [&](int m, int n) {
+        Problem p;
+        p.m = m;
+        p.n = n;
+        p.k = 8192;
+        p.split_k = split;
+        p.num_sms = 148;
+        return kernel->workspace_bytes(p);
+      };
+      for (int step = 1; step < 40; ++step) {
+        EXPECT_LE(bytes(24 * step, 4096), bytes(24 * (step + 1), 4096));
+        EXPECT_LE(bytes(64, 136 * step), bytes(64, 136 * (step + 1)));
+      }
+      if (split == 1) {
+        EXPECT_EQ(bytes(1024, 4096), 0U);
+      }
+    }
+  }
+}
+
 // Predictions, so only what must hold of any: the floor of memory and of the tensor cores, and that
 // small tiles win for few tokens, large ones for many.
 TEST(CutlassGemm, CostsFollowTheRoofline) {
