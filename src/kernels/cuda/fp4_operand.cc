@@ -39,9 +39,18 @@ Support takes_fp4_activations(const GemmDesc& d, ScaleLayout layout) {
     return Support::no("multiplies 4-bit activations, found mode {}", to_string(d.activation));
   }
   if (d.a_type == DType::kU8) {
-    if (d.a_layout == layout) return Support::yes();
-    return Support::no("scales of a must be {}, found {}", to_string(layout),
-                       to_string(d.a_layout));
+    if (d.a_layout != layout) {
+      return Support::no("scales of a must be {}, found {}", to_string(layout),
+                         to_string(d.a_layout));
+    }
+    const int64_t tile = 4 * block_size(d.weight);
+    if (layout != ScaleLayout::kLinear && d.k % tile != 0) {
+      return Support::no(
+          "reads the padding of given scales along k: k must be a multiple of {} for "
+          "a in U8, found {}",
+          tile, d.k);
+    }
+    return Support::yes();
   }
   if (d.a_type == DType::kF32 || d.a_type == DType::kF16 || d.a_type == DType::kBF16) {
     return Support::yes();

@@ -23,7 +23,9 @@ struct Fp4Workspace {
   Fp4Workspace(const GemmDesc& desc, ScaleLayout layout, size_t begin);
 };
 
-// Refuses an A that can be neither taken as it is, with scales in `layout`, nor quantized.
+// Refuses an A that can be neither taken as it is, with scales in `layout`, nor quantized. Vendors'
+// kernels multiply what pads a tile of scales along k, by zero codes: a NaN there would spread, and
+// what a caller padded with is not known.
 Support takes_fp4_activations(const GemmDesc& desc, ScaleLayout layout);
 
 // Throws kInvalidArgument for an A that is not in the device's memory or not aligned: rows of codes

@@ -86,7 +86,7 @@ class Backend {
 
 bool is_float(DType t) { return t == DType::kF32 || t == DType::kF16 || t == DType::kBF16; }
 
-// Of rows [begin, end) of B.
+// Of `rows` rows of B.
 Problem problem_of(const GemmDesc& d, int device, int64_t rows, int64_t a_stride, int64_t c_stride,
                    int64_t d_stride) {
   return {.device = device,

@@ -98,6 +98,12 @@ TEST(CublasltSupport, NamesTheRuleThatIsBroken) {
                 d.a_layout = ScaleLayout::kSwizzled8x4;
               }),
               HasSubstr("scales of a must be"));
+  EXPECT_THAT(reason([](GemmDesc& d) {
+                d.a_type = DType::kU8;
+                d.a_layout = ScaleLayout::kSwizzled128x4;
+                d.k = 96;
+              }),
+              HasSubstr("k must be a multiple of 64 for a in U8, found 96"));
   EXPECT_THAT(reason([](GemmDesc& d) { d.d_type = DType::kU8; }), HasSubstr("quantizes D"));
   EXPECT_THAT(reason([](GemmDesc& d) { d.d_type = DType::kI32; }), HasSubstr("d must be"));
   EXPECT_THAT(reason([](GemmDesc& d) { d.silu_mul = true; }), HasSubstr("no silu_mul"));
