@@ -63,11 +63,11 @@ struct Adapter {
   using CtaTile = cute::Shape<cute::Int<kTile.rows / kTile.cluster>, cute::Int<kTile.tokens>,
                               cute::Int<kTile.k>>;
   using Ending = Fusion<Element, CtaTile>;
-  // Columns that leave at a time; CUTLASS's own choice of all 128 or more spills registers.
-  using EpilogueTile =
-      std::conditional_t<kFamily == Family::kSm120, cutlass::epilogue::collective::EpilogueTileAuto,
-                         cute::Shape<cute::Int<kTile.rows / kTile.cluster>,
-                                     cute::Int<(kTile.tokens > 128 ? 64 : 32)>>>;
+  // Columns that leave at a time; CUTLASS's own choice, or more on sm_103, spills registers.
+  using EpilogueTile = std::conditional_t<
+      kFamily == Family::kSm120, cutlass::epilogue::collective::EpilogueTileAuto,
+      cute::Shape<cute::Int<kTile.rows / kTile.cluster>,
+                  cute::Int<(kFamily == Family::kSm100 && kTile.tokens > 128 ? 64 : 32)>>>;
   using Epilogue = typename cutlass::epilogue::collective::CollectiveBuilder<
       Arch, cutlass::arch::OpClassBlockScaledTensorOp, TileShape, Cluster, EpilogueTile, float,
       float, Element, LayoutD, kAlignmentD, Element, LayoutD, kAlignmentD,
