@@ -22,7 +22,7 @@ OMMA = "OMMA.SF.16864.F32.E2M1.E2M1"
 UNITS = {
     "sm100_nvfp4": ("sm_100f", {"UTCOMMA.4X": 2, "UTCOMMA.2CTA.4X": 2}),
     "sm100_others": ("sm_100f", {"UTCOMMA.4X": 1, "UTCOMMA": 1, "UTCOMMA.2CTA": 1}),
-    "sm103_nvfp4": ("sm_103a", {"UTCOMMA.2CTA.4X": 2}),
+    "sm103_nvfp4": ("sm_103a", {"UTCOMMA.2CTA.BLOCK16": 2}),
     "sm120_all": ("sm_120f", {f"{OMMA}.UE4M3.4X": 2, f"{OMMA}.E8": 1}),
 }
 
