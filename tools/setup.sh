@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # Installs what is missing for a level, and nothing else:
 #   tools/setup.sh demo     compiler, libraries, the Python that converts the demo model
-#   tools/setup.sh test     demo, plus googletest, clang and the Python oracles
+#   tools/setup.sh test     demo, plus googletest, clang, the Python oracles and, where CUDA is
+#                           compiled, the CUTLASS headers
 #   tools/setup.sh bench    demo, plus google-benchmark
 # A run that finds everything in place takes well under 0.2 s and asks no network.
 set -euo pipefail
@@ -12,6 +13,7 @@ readonly DEMO_PACKAGES=(ca-certificates ccache cmake g++ libcli11-dev libfmt-dev
 readonly TEST_PACKAGES=(clang clang-format clang-tidy libclang-rt-dev libgmock-dev libgtest-dev)
 readonly BENCH_PACKAGES=(libbenchmark-dev)
 readonly VENV=build/venv
+readonly CUTLASS=build/third_party/cutlass
 
 fail() {
   echo "setup: $*" >&2
@@ -72,6 +74,37 @@ install_requirements() {
   echo "$hash" >"$stamp"
 }
 
+# Unpacks build/third_party/cutlass/include. Without it CUDA builds, and leaves one backend out.
+fetch_cutlass() {
+  local file=tools/requirements/cutlass.txt stamp=$CUTLASS/.sha256
+  local hash
+  hash=$(sha256sum <"$file")
+  [[ -f $stamp && $(<"$stamp") == "$hash" ]] && return
+
+  echo "setup: fetching the CUTLASS headers (62 MB, once)"
+  rm -rf "$CUTLASS"
+  mkdir -p "$CUTLASS"
+  if ! "$VENV/bin/python" -m pip download --quiet --disable-pip-version-check --retries 1 --no-deps \
+    --require-hashes --only-binary :all: --dest "$CUTLASS" -r "$file"; then
+    echo "setup: no CUTLASS headers, so Nibble is built without cutlass_fp4_gemm" >&2
+    return
+  fi
+  "$VENV/bin/python" - "$CUTLASS"/*.whl "$CUTLASS" <<'END'
+import sys, zipfile
+from pathlib import Path
+
+FOLDER = "flashinfer/data/cutlass/"
+with zipfile.ZipFile(sys.argv[1]) as wheel:
+    for name in wheel.namelist():
+        if name.startswith(FOLDER + "include/"):
+            path = Path(sys.argv[2], name.removeprefix(FOLDER))
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(wheel.read(name))
+END
+  rm "$CUTLASS"/*.whl
+  echo "$hash" >"$stamp"
+}
+
 case ${1:-} in
   demo)
     install_packages "${DEMO_PACKAGES[@]}"
@@ -81,6 +114,9 @@ case ${1:-} in
     install_packages "${DEMO_PACKAGES[@]}" "${TEST_PACKAGES[@]}"
     install_requirements demo
     install_requirements test
+    if command -v nvcc >/dev/null && [[ -z ${NIBBLE_CUTLASS_DIR:-} ]]; then
+      fetch_cutlass
+    fi
     ;;
   bench)
     install_packages "${DEMO_PACKAGES[@]}" "${BENCH_PACKAGES[@]}"

@@ -7,6 +7,7 @@
 #include "kernels/sm80/list.h"
 #include "kernels/sm90/list.h"
 #include "kernels/vendor/cublaslt/list.h"
+#include "kernels/vendor/cutlass/list.h"
 
 namespace nibble {
 namespace {
@@ -14,9 +15,9 @@ namespace {
 // The one place that knows every backend. Of the weight layouts that a device prepares, the first
 // wins that a GEMM reads in the mode asked for: cuda's, for native FP4, stands in front of sm90's.
 const KernelList* backends(size_t& count) {
-  static const KernelList lists[] = {sm120::kernels(), cublaslt::kernels(), cuda::kernels(),
-                                     sm90::kernels(),  sm80::kernels(),     cpu::kernels(),
-                                     ref::kernels()};
+  static const KernelList lists[] = {sm120::kernels(), cublaslt::kernels(), cutlass_gemm::kernels(),
+                                     cuda::kernels(),  sm90::kernels(),     sm80::kernels(),
+                                     cpu::kernels(),   ref::kernels()};
   count = std::size(lists);
   return lists;
 }

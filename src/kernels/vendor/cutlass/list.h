@@ -1,0 +1,9 @@
+#pragma once
+
+#include "ops/kernel_list.h"
+
+namespace nibble::cutlass_gemm {
+
+KernelList kernels();
+
+}  // namespace nibble::cutlass_gemm
