@@ -46,6 +46,7 @@ struct Stream {
   int index = 0;     // of the CUDA device
   bool pdl = false;  // programmatic dependent launch: kernels may start while the one before ends
   HostArena* arena = nullptr;  // kCpu: for prepared weights; null: each gets its own memory
+  bool load = false;           // launches only bring their kernels into the device's memory
 };
 
 // A handle that can be copied; its threads live as long as one copy does. One thread at a time may

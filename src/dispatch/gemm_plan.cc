@@ -262,6 +262,11 @@ GemmPlan::GemmPlan(LinearWeight weight, const Device& device, const GemmOptions&
     if (s.impl->workspace_bytes) {
       device.reserve_workspace(s.impl->workspace_bytes(desc, s.config, device.info()));
     }
+    if (s.impl->load) {
+      Stream stream = device.stream();
+      stream.load = true;
+      s.impl->load(desc, s.config, stream);
+    }
     state->by_bucket.push_back({s, desc.a_layout, desc.d_layout});
   }
   state->options.d_reader = nullptr;

@@ -67,4 +67,14 @@ PreparedWeight prepare_canonical(const WeightTensor& tensor) {
   return w;
 }
 
+GemmArgs without_memory(const GemmDesc& desc) {
+  static const PreparedWeight kNone;
+  GemmArgs args;
+  args.desc = desc;
+  args.a = {nullptr, desc.a_type, desc.m, desc.k, desc.k};
+  args.b = &kNone;
+  args.d = {nullptr, desc.d_type, desc.m, desc.columns(), desc.columns()};
+  return args;
+}
+
 }  // namespace nibble

@@ -22,6 +22,7 @@ std::string_view to_string(WeightLayout layout);
 struct PreparedWeight : WeightTensor {
   WeightLayout layout = WeightLayout::kCanonical;
   size_t bytes = 0;  // that one pass over the weights reads: codes and scales
+  int device = 0;    // where they lie in a CUDA device's memory, its index
   // alpha(i) by row, NaN where the row holds one; null: the layout leaves NaN to the products.
   const float* row_alpha = nullptr;
 
@@ -86,6 +87,9 @@ struct GemmArgs {
 };
 
 using GemmImpl = OpImpl<GemmDesc, GemmArgs>;
+
+// For GemmImpl::load: a call of which nothing but the descriptor is known.
+GemmArgs without_memory(const GemmDesc& desc);
 
 // Turns canonical weights into one layout. Ordered like the impl tables; the first that accepts and
 // that a usable GEMM implementation reads wins.

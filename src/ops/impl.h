@@ -64,7 +64,7 @@ struct TileWork {
 
 // A table entry. `Args` holds a `desc` and the pointers. Optional members may be null:
 // candidates (one empty config), estimate_us (the table's order decides), workspace_bytes (none),
-// work (not said).
+// work (not said), load (nothing to load).
 template <class Desc_, class Args_>
 struct OpImpl {
   using Desc = Desc_;
@@ -79,6 +79,9 @@ struct OpImpl {
   double (*estimate_us)(const Desc&, const KernelConfig&, const DeviceInfo&) = nullptr;
   size_t (*workspace_bytes)(const Desc&, const KernelConfig&, const DeviceInfo&) = nullptr;
   TileWork (*work)(const Desc&, const KernelConfig&) = nullptr;  // of the largest tile
+  // On a stream whose `load` is set: brings the kernels into memory, so that the first launch takes
+  // no longer than the next.
+  void (*load)(const Desc&, const KernelConfig&, Stream) = nullptr;
 };
 
 }  // namespace nibble

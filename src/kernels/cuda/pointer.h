@@ -5,6 +5,7 @@
 
 #include "base/check.h"
 #include "base/cuda.h"
+#include "ops/gemm.h"
 
 namespace nibble::cuda {
 
@@ -17,6 +18,12 @@ inline void check_device_pointer(const char* op, const char* name, const void* p
   NIBBLE_CHECK(found == device, ErrorCode::kInvalidArgument,
                "{}: {} must be memory of CUDA device {}, found {}", op, name, device,
                found < 0 ? std::string("host memory") : fmt::format("device {}", found));
+}
+
+// Prepared weights say where they are: asking the runtime costs 0.1 us a call.
+inline void check_weight_device(const PreparedWeight& weight, int device) {
+  NIBBLE_CHECK(weight.device == device, ErrorCode::kInvalidArgument,
+               "gemm: b must be memory of CUDA device {}, found device {}", device, weight.device);
 }
 
 }  // namespace nibble::cuda

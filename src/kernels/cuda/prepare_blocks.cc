@@ -35,6 +35,7 @@ PreparedWeight prepare_blocks(const WeightTensor& tensor, const BlockLayout& lay
   w.scales = nullptr;
   w.row_alpha = reinterpret_cast<const float*>(memory->data() + packed.size());
   w.bytes = blocks;
+  w.device = stream.index;
   w.decode_row = layout.decode_row;
   w.owner = memory;
   return w;

@@ -186,7 +186,7 @@ void check_rows(const char* name, const MatrixView& v) {
 void quantize(const QuantizeArgs& args, const KernelConfig& config, nibble::Stream stream) {
   const QuantizeDesc& d = args.desc;
   const bool plain = d.input == QuantizeInput::kPlain && d.experts == 0;
-  check_pointers(args, stream.index);
+  if (!stream.load) check_pointers(args, stream.index);
   if (!plain) check_rows("src", args.src);
   if (d.has_residual) check_rows("residual", args.residual);
   if (d.m * d.k >= kFewestElementsWithoutPdl) stream.pdl = false;

@@ -43,6 +43,8 @@ inline constexpr GemmImpl kGemmOf = {
     .candidates = candidates,
     .estimate_us = estimate_us,
     .workspace_bytes = workspace_bytes,
-    .work = work};
+    .work = work,
+    .load = [](const GemmDesc& d, const KernelConfig& config,
+               Stream stream) { launch_as(without_memory(d), config, stream, kChip.launch); }};
 
 }  // namespace nibble::sm120

@@ -93,7 +93,7 @@ void check_pointers(const GemmArgs& args, int device) {
     cuda::check_device_pointer("gemm", name, p, alignment, device);
   };
   cuda::check_fp4_activations(args, 4, device);
-  check("b", args.b->codes, 16);
+  cuda::check_weight_device(*args.b, device);
   check("d", args.d.data, size_of(d.d_type));
   if (d.has_c) check("c", args.c.data, size_of(d.d_type));
   if (d.has_bias) check("bias", args.bias, sizeof(float));
@@ -194,7 +194,7 @@ TileWork work(const GemmDesc& d, const KernelConfig& c) {
 }
 
 void launch_as(const GemmArgs& args, const KernelConfig& table, Stream stream, LaunchGemm* launch) {
-  check_pointers(args, stream.index);
+  if (!stream.load) check_pointers(args, stream.index);
   const GemmDesc& d = args.desc;
   const GemmConfig& config = from_table(table);
   const int split = split_of(d, table);

@@ -63,8 +63,7 @@ size_t workspace_bytes(const GemmDesc& d, const KernelConfig&, const DeviceInfo&
   return sm90::activation_bytes(d);
 }
 
-void launch(const GemmArgs& args, const KernelConfig& config, Stream stream) {
-  sm90::check_operands(args, stream);
+void put_in_order(const GemmArgs& args, const KernelConfig& config, Stream stream) {
   const GemmDesc& d = args.desc;
   const sm90::Activations a = sm90::prepare_activations(args, stream);
   MmaParams p = {};
@@ -79,6 +78,15 @@ void launch(const GemmArgs& args, const KernelConfig& config, Stream stream) {
   launch_mma(p, *std::ranges::find(mma_configs(), config, to_table), a.type, stream);
 }
 
+void launch(const GemmArgs& args, const KernelConfig& config, Stream stream) {
+  sm90::check_operands(args, stream);
+  put_in_order(args, config, stream);
+}
+
+void load(const GemmDesc& d, const KernelConfig& config, Stream stream) {
+  put_in_order(without_memory(d), config, stream);
+}
+
 }  // namespace
 
 const GemmImpl kMmaGemm = {.name = "sm80_fp4_mma_gemm",
@@ -86,6 +94,7 @@ const GemmImpl kMmaGemm = {.name = "sm80_fp4_mma_gemm",
                            .launch = launch,
                            .candidates = candidates,
                            .estimate_us = estimate_us,
-                           .workspace_bytes = workspace_bytes};
+                           .workspace_bytes = workspace_bytes,
+                           .load = load};
 
 }  // namespace nibble::sm80

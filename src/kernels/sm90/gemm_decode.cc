@@ -125,9 +125,8 @@ size_t workspace_bytes(const GemmDesc& d, const KernelConfig&, const DeviceInfo&
   return activation_bytes(d);
 }
 
-void launch(const GemmArgs& args, const KernelConfig& config, Stream stream) {
+void put_in_order(const GemmArgs& args, const KernelConfig& config, Stream stream) {
   const GemmDesc& d = args.desc;
-  check_operands(args, stream);
   const DecodeConfig c = from_table(config);
   const Activations a = prepare_activations(args, stream);
   for (int64_t first = 0; first < d.m; first += c.tokens) {
@@ -144,6 +143,15 @@ void launch(const GemmArgs& args, const KernelConfig& config, Stream stream) {
   }
 }
 
+void launch(const GemmArgs& args, const KernelConfig& config, Stream stream) {
+  check_operands(args, stream);
+  put_in_order(args, config, stream);
+}
+
+void load(const GemmDesc& d, const KernelConfig& config, Stream stream) {
+  put_in_order(without_memory(d), config, stream);
+}
+
 }  // namespace
 
 const GemmImpl kDecodeGemm = {.name = "sm90_fp4_decode_gemm",
@@ -151,6 +159,7 @@ const GemmImpl kDecodeGemm = {.name = "sm90_fp4_decode_gemm",
                               .launch = launch,
                               .candidates = candidates,
                               .estimate_us = estimate_us,
-                              .workspace_bytes = workspace_bytes};
+                              .workspace_bytes = workspace_bytes,
+                              .load = load};
 
 }  // namespace nibble::sm90

@@ -75,7 +75,7 @@ void check_operands(const GemmArgs& args, Stream stream) {
   if (d.has_bias) {
     cuda::check_device_pointer("gemm", "bias", args.bias, sizeof(float), stream.index);
   }
-  cuda::check_device_pointer("gemm", "b", args.b->codes, kCopyBytes, stream.index);
+  cuda::check_weight_device(*args.b, stream.index);
   NIBBLE_CHECK(!copied || args.a.stride * 2 % static_cast<int64_t>(kCopyBytes) == 0 || d.m == 1,
                ErrorCode::kInvalidArgument,
                "gemm: a's rows must be a multiple of 8 elements apart, found {}", args.a.stride);

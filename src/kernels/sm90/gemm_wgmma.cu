@@ -134,8 +134,10 @@ void launch_wgmma(const WgmmaParams& params, const uint16_t* a, int64_t a_row_by
                      c.split, clusters);
   p.own_units = own_units(c.tokens, c.split);
   const Variant& v = *find(c);
-  const CUtensorMap activations =
-      cuda::tensor_map_16bit(a, p.m, p.k, a_row_bytes, c.tokens / (multicast ? 2 : 1));
+  CUtensorMap activations = {};
+  if (!stream.load) {
+    activations = cuda::tensor_map_16bit(a, p.m, p.k, a_row_bytes, c.tokens / (multicast ? 2 : 1));
+  }
   cuda::launch({.grid = static_cast<unsigned>(clusters * c.cluster),
                 .block = static_cast<unsigned>(c.groups * 128 + 128),
                 .shared_bytes = static_cast<size_t>(shared_bytes(c, p.stages)),

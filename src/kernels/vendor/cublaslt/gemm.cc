@@ -162,7 +162,7 @@ struct Workspace {
 void check_pointers(const GemmArgs& args, int device) {
   const GemmDesc& d = args.desc;
   cuda::check_fp4_activations(args, kAlignment, device);
-  cuda::check_device_pointer("gemm", "b", args.b->codes, kAlignment, device);
+  cuda::check_weight_device(*args.b, device);
   const auto check = [&](const char* name, const MatrixView& v) {
     cuda::check_device_pointer("gemm", name, v.data, kAlignment, device);
     const int64_t row_bytes = v.stride * static_cast<int64_t>(size_of(v.dtype));

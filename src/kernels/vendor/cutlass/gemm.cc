@@ -150,7 +150,7 @@ void check_pointers(const GemmArgs& args, int device) {
     NIBBLE_CHECK(bytes % 16 == 0 || d.m == 1, ErrorCode::kInvalidArgument,
                  "gemm: {}'s rows must be a multiple of 16 bytes apart, found {}", name, bytes);
   };
-  cuda::check_device_pointer("gemm", "b", args.b->codes, 16, device);
+  cuda::check_weight_device(*args.b, device);
   check("d", args.d);
   if (d.has_c) check("c", args.c);
   if (d.has_bias) cuda::check_device_pointer("gemm", "bias", args.bias, sizeof(float), device);
