@@ -191,7 +191,7 @@ void embedding(const EmbeddingArgs& args, const KernelConfig&, Stream stream) {
 
 template <const VectorLoops& kLoops>
 void sampling(const SamplingArgs& args, const KernelConfig&, Stream) {
-  draw(args, static_cast<int32_t>(kLoops.argmax(args.logits, args.desc.vocab)));
+  draw(args, kLoops.sampling);
 }
 
 template <class Desc, bool CpuFeatures::*kFeature>
