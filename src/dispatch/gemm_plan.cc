@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "base/check.h"
+#include "dispatch/op_timer.h"
 #include "dispatch/select.h"
 #include "nibble/gemm.h"
 
@@ -176,6 +177,7 @@ GemmPlan::GemmPlan(LinearWeight weight, const Device& device, const GemmOptions&
 
 void GemmPlan::run(const void* a, int64_t a_stride, void* d, int64_t d_stride, int64_t m) const {
   const State& s = *state_;
+  const OpTimer timer(s.device, kOpName<GemmImpl>);
   NIBBLE_CHECK(m >= 1 && m <= s.options.max_m, ErrorCode::kInvalidArgument,
                "GemmPlan: m must be 1 .. {}, found {}", s.options.max_m, m);
   const PreparedWeight& w = s.weight.prepared();
