@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Measures Nibble beside llama.cpp on one CPU and writes bench/results/cpu_peers*.json.
 
-    bench_cpu_peers.py [--quick] [--rounds N] [--threads 2,1]
+    bench_cpu_peers.py [--quick] [--rounds N] [--threads 2,1] [--prompts 512,128] [--decode 128]
     bench_cpu_peers.py --prepare [--isa native|sapphirerapids]
     bench_cpu_peers.py --no-build --peer-bin DIR --nibble FILE --models DIR
 
@@ -48,8 +48,6 @@ from cpu_peers import (
     step,
 )
 
-PROMPTS = (512, 128)
-DECODE = 128
 QUESTION = "What is the capital of France, and why is it famous?"
 # The demo model's chat template around it, because the peer's tools take the text as it is.
 SYSTEM = "You are a helpful AI assistant named SmolLM, trained by Hugging Face"
@@ -93,8 +91,10 @@ def timed(command: list[str | Path]) -> Usage:
 
 
 class Bench:
-    def __init__(self, program: Path, tools: Path, models: Path) -> None:
+    def __init__(self, program: Path, tools: Path, models: Path, prompts: list[int],
+                 decode: int) -> None:  # fmt: skip
         self.program, self.tools, self.models = program, tools, models
+        self.prompts, self.decode = prompts, decode
 
     def speeds(self, contender: Contender, threads: int) -> dict[str, float]:
         model = contender.path(self.models)
@@ -102,7 +102,7 @@ class Bench:
             return self.our_speeds(model, threads)
         # One run of each after llama-bench's own warm-up.
         out = call([self.tools / "llama-bench", "-m", model, "-t", str(threads), "-r", "1", "-o",
-                    "jsonl", "-p", ",".join(map(str, PROMPTS)), "-n", str(DECODE)])  # fmt: skip
+                    "jsonl", "-p", ",".join(map(str, self.prompts)), "-n", str(self.decode)])  # fmt: skip
         result = {}
         for line in filter(None, out.splitlines()):
             row = json.loads(line)
@@ -119,8 +119,8 @@ class Bench:
 
         # The median of three has two warm runs, as the peer's one after its warm-up.
         result = {f"prompt_{p}": bench("-p", str(p), "-n", "0", "--repeats", "3")["prompt"]
-                  for p in PROMPTS}  # fmt: skip
-        result["decode"] = bench("-p", "0", "-n", str(DECODE), "--repeats", "1")["decode"]
+                  for p in self.prompts}  # fmt: skip
+        result["decode"] = bench("-p", "0", "-n", str(self.decode), "--repeats", "1")["decode"]
         return result
 
     def start(self, contender: Contender, threads: int) -> dict[str, float]:
@@ -169,17 +169,17 @@ def measure(bench: Bench, rounds: int, thread_counts: list[int]) -> dict[Any, di
             for key, s in samples.items()}  # fmt: skip
 
 
-def make_rows(medians: dict[Any, dict[str, Any]], models: Path) -> list[dict[str, Any]]:
+def make_rows(medians: dict[Any, dict[str, Any]], bench: Bench) -> list[dict[str, Any]]:
     rows = []
     for (contender, threads), m in medians.items():
         if contender == "read":
             continue
-        size = decode_bytes(contender, models) or m["decode_bytes"]
+        size = decode_bytes(contender, bench.models) or m["decode_bytes"]
         bandwidth = size * m["decode"] / 1e9
         rows.append({
             "engine": contender.engine, "weights": contender.weights, "output": contender.head,
-            "threads": threads, "prompt_512": round(m["prompt_512"], 1),
-            "prompt_128": round(m["prompt_128"], 1), "decode_128": round(m["decode"], 1),
+            "threads": threads, **{f"prompt_{p}": round(m[f"prompt_{p}"], 1) for p in bench.prompts},
+            f"decode_{bench.decode}": round(m["decode"], 1),
             "MB_a_token": round(size / 1e6, 1), "decode_GB_s": round(bandwidth, 2),
             "share_of_read": round(bandwidth / medians["read", threads]["rate"], 3),
             "start_ms": round(m["start_ms"], 1), "peak_MiB": round(m["peak_MiB"], 1),
@@ -189,7 +189,7 @@ def make_rows(medians: dict[Any, dict[str, Any]], models: Path) -> list[dict[str
 
 
 def make_ratios(medians: dict[Any, dict[str, Any]], thread_counts: list[int],
-                models: Path) -> list[dict[str, Any]]:  # fmt: skip
+                bench: Bench) -> list[dict[str, Any]]:  # fmt: skip
     rows = []
     for threads in thread_counts:
         of = {c: medians[c, threads] for c in OURS + PEERS}
@@ -201,12 +201,12 @@ def make_ratios(medians: dict[Any, dict[str, Any]], thread_counts: list[int],
                              "target": target,
                              "peer": f"{best.weights}/{best.head}"})  # fmt: skip
 
-            size = decode_bytes(ours, models)
+            size = decode_bytes(ours, bench.models)
             not_smaller = [p for p in PEERS if of[p]["decode_bytes"] >= 0.99 * size]
             nvfp4 = [p for p in PEERS if p.weights == "nvfp4"]
             add("decode, best peer of as many bytes", "decode", not_smaller, 1.4)
             add("decode, its NVFP4", "decode", nvfp4, 2.5)
-            for prompt in PROMPTS:
+            for prompt in bench.prompts:
                 add(f"prompt {prompt}, best peer", f"prompt_{prompt}", list(PEERS), 2.0)
                 add(f"prompt {prompt}, its NVFP4", f"prompt_{prompt}", nvfp4, 8.0)
     return rows
@@ -236,6 +236,8 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--quick", action="store_true", help="one round, nothing is written")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--threads", default="2,1", help="thread counts, with commas")
+    parser.add_argument("--prompts", default="512,128", help="their tokens, with commas")
+    parser.add_argument("--decode", type=int, default=128, help="tokens to decode")
     parser.add_argument("--prepare", action="store_true", help="build and quantize only")
     parser.add_argument("--isa", choices=list(ISA_OPTIONS), default="native")
     parser.add_argument("--jobs", type=int, default=2, help="of the build")
@@ -259,10 +261,11 @@ def main(argv: list[str]) -> int:
             return 0
         threads = [int(count) for count in args.threads.split(",")]
         start = time.monotonic()
-        medians = measure(Bench(args.nibble, tools, args.models), 1 if args.quick else args.rounds,
-                          threads)  # fmt: skip
-        rows = make_rows(medians, args.models)
-        ratios = make_ratios(medians, threads, args.models)
+        bench = Bench(args.nibble, tools, args.models,
+                      [int(count) for count in args.prompts.split(",")], args.decode)  # fmt: skip
+        medians = measure(bench, 1 if args.quick else args.rounds, threads)
+        rows = make_rows(medians, bench)
+        ratios = make_ratios(medians, threads, bench)
         print_table(rows)
         print_table(ratios)
         step(f"{time.monotonic() - start:.0f} s")

@@ -1,10 +1,12 @@
 #!/usr/bin/env python3
-"""Measures the CPU kernels and a model and writes bench/results/cpu_kernels.json and cpu_model.json.
+"""Measures the CPU kernels and a model and writes bench/results/cpu_kernels.json, cpu_model.json and
+cpu_parts.json.
 
-    measure_cpu.py [--program FILE] [--model FOLDER] [--output FOLDER]
+    measure_cpu.py [--parts] [--program FILE] [--model FOLDER] [--output FOLDER]
 
-One run of `nibble bench cpu`, whose kernels take turns; about a minute. Needs what `make demo`
-makes, or the program and a model folder.
+One run of `nibble bench cpu`, whose kernels take turns; about a minute. Then what a token's time
+goes to, by activation mode (--parts: only that); some 20 seconds. Needs what `make demo` makes, or
+the program and a model folder.
 """
 
 from __future__ import annotations
@@ -50,18 +52,41 @@ def split(rows: list[dict[str, Any]]) -> dict[str, list[dict[str, Any]]]:
     }  # fmt: skip
 
 
+def part_rows(program: Path, model: Path) -> list[dict[str, Any]]:
+    """A row for each thread count and activation mode: speed, and percents of decoding."""
+    rows = []
+    for threads in dict.fromkeys((len(os.sched_getaffinity(0)), 1)):
+        for activation in ("int8", "bf16"):
+            found = json.loads(run([str(program.resolve()), "bench", "model", str(model.resolve()),
+                                    "-p", "0", "--threads", str(threads), "--activation",
+                                    activation, "--repeats", "3", "--breakdown", "--json"],
+                                   ROOT))["rows"]  # fmt: skip
+            (decode,) = [row for row in found if row["op"] == "decode"]
+            parts = {row["desc"]: round(row["rate"], 2) for row in found if row["op"] == "part"}
+            rows.append({
+                "activation": activation, "threads": threads, "tokens_a_second": decode["rate"],
+                "share_of_read": decode["share_of_read"], **parts,
+                "all_but_gemm": round(100 - parts["gemm"], 2),
+            })  # fmt: skip
+    return rows
+
+
 def main(argv: list[str]) -> int:
     parser = argparse.ArgumentParser(description="Measure the CPU kernels and a model.")
     parser.add_argument("--program", type=Path, default=ROOT / "build/bin/nibble")
     parser.add_argument("--model", type=Path, default=ROOT / "build/demo/smollm2-nvfp4")
     parser.add_argument("--output", type=Path, default=ROOT / "bench/results")
+    parser.add_argument("--parts", action="store_true", help="only what a token's time goes to")
     args = parser.parse_args(argv)
     commit = os.environ.get("NIBBLE_COMMIT") or run(["git", "rev-parse", "HEAD"], ROOT).strip()
-    with tempfile.TemporaryDirectory() as scratch:
-        file = Path(scratch) / "rows.json"
-        subprocess.run([args.program, "bench", "cpu", args.model, "--json", file], check=True)
-        rows = json.loads(file.read_text(encoding="utf-8"))["rows"]
-    for name, part in split(rows).items():
+    tables = {}
+    if not args.parts:
+        with tempfile.TemporaryDirectory() as scratch:
+            file = Path(scratch) / "rows.json"
+            subprocess.run([args.program, "bench", "cpu", args.model, "--json", file], check=True)
+            tables = split(json.loads(file.read_text(encoding="utf-8"))["rows"])
+    tables["cpu_parts"] = part_rows(args.program, args.model)
+    for name, part in tables.items():
         result = {
             "device": "CPU",
             "cpu": cpu_name(),

@@ -183,6 +183,8 @@ void add_bench(CLI::App& app, Command& command) {
   c.add_option("--repeats", options->model.repeats, "Repeats of which the median counts")
       ->check(CLI::PositiveNumber)
       ->capture_default_str();
+  c.add_flag("--breakdown", options->model.breakdown,
+             "model: also what memory gives now, and what each op takes of decoding");
   add_activation(c, "--activation", options->model.engine.activation, kActivationHelp);
   c.add_option("--device", options->device, "cpu, cuda or cuda:N (gemm, quantize, all)")
       ->capture_default_str();

@@ -59,9 +59,13 @@ struct BenchModelOptions {
   int64_t prompt = 512;  // tokens; 0: no prompt row
   int64_t decode = 128;
   int repeats = 5;
+  bool breakdown = false;  // "read" and "part" rows as well
 };
 
-// A "load", a "prompt" and a "decode" row for a model folder. Decoding begins behind 16 tokens.
+// For a model folder: "load"; "prompt"; "decode", which begins behind 16 tokens. With a breakdown
+// also "read", plain pages as the machine gives them now, of which decoding's bytes are a share,
+// and "part": what each op takes, in percent, of decoding and drawing (temperature 0.8, top_p
+// 0.95), from one pass more.
 void bench_model(const std::filesystem::path& dir, const Device& device,
                  const BenchModelOptions& options, const BenchSink& sink);
 

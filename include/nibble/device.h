@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <map>
 #include <memory>
 #include <string>
 #include <string_view>
@@ -49,6 +50,9 @@ struct Stream {
   bool load = false;           // launches only bring their kernels into the device's memory
 };
 
+// Seconds by op ("gemm", "attention", ...).
+using OpSeconds = std::map<std::string_view, double>;
+
 // A handle that can be copied; its threads live as long as one copy does. One thread at a time may
 // run ops on a device.
 class Device {
@@ -82,6 +86,11 @@ class Device {
   // Waits until what was put on the stream is done, and throws kDevice if it went wrong. A CPU's
   // ops are done when they return.
   void synchronize() const;
+
+  // Adds what each op takes to `seconds` from now on, for this device and all its copies; null:
+  // nowhere. For a CPU: other devices' ops return before they are done.
+  void time_ops(OpSeconds* seconds) const;
+  OpSeconds* timed_ops() const;
 
   // Scratch memory that the device's ops take turns with. reserve grows it; both are for plans.
   // What workspace() gave stays valid as long as the device: a captured graph may hold it.

@@ -1,6 +1,7 @@
 // A loaded model and the text it generates, in token ids.
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 #include <filesystem>
 #include <functional>
@@ -50,6 +51,8 @@ class Engine {
   int64_t vocab_size() const;
   int64_t context_length() const;
   std::span<const int32_t> stop_tokens() const;  // eos ids of generation_config.json / config.json
+
+  size_t matrix_bytes() const;  // of weights that each decoded token reads
 
   int64_t length() const;         // tokens in the cache
   void truncate(int64_t length);  // forgets the tokens behind; 0 starts anew

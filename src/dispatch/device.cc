@@ -70,7 +70,8 @@ struct Device::State {
   ForcedImpls forced;
   std::optional<TuningTable> tuning;  // that has choices
   std::optional<cuda::OwnedStream> own_stream;
-  void* stream = nullptr;          // the own one or the caller's
+  void* stream = nullptr;  // the own one or the caller's
+  OpSeconds* timed_ops = nullptr;
   std::vector<Memory> workspaces;  // the last is the current one
   size_t workspace_bytes = 0;      // of the last
 };
@@ -140,6 +141,9 @@ void Device::use_stream(void* cuda_stream) const {
 void Device::synchronize() const {
   if (state_->stream != nullptr) cuda::synchronize(state_->stream);
 }
+
+void Device::time_ops(OpSeconds* seconds) const { state_->timed_ops = seconds; }
+OpSeconds* Device::timed_ops() const { return state_->timed_ops; }
 
 // Outgrown blocks are kept. Each is at least twice the one before, so they add up to less than the
 // current one.

@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "base/check.h"
+#include "dispatch/op_timer.h"
 #include "dispatch/select.h"
 #include "nibble/gemm.h"
 
@@ -279,6 +280,7 @@ void GemmPlan::run(const void* a, int64_t a_stride, void* d, int64_t d_stride, i
 
 void GemmPlan::run(const GemmOperands& o, int64_t m) const {
   const State& s = *state_;
+  const OpTimer timer(s.device, kOpName<GemmImpl>);
   const State::Choice& choice = s.choice(m);
   const PreparedWeight& w = s.weight.prepared();
   // A view of codes counts bytes.

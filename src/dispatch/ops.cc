@@ -1,5 +1,6 @@
 #include "dispatch/ops.h"
 
+#include "dispatch/op_timer.h"
 #include "dispatch/select.h"
 
 namespace nibble {
@@ -7,6 +8,7 @@ namespace {
 
 template <class Impl>
 void run(typename Impl::Args args, const Device& device) {
+  const OpTimer timer(device, kOpName<Impl>);
   validate(args);
   const Selection<Impl> s = select<Impl>(args.desc, device);
   trace<Impl>(args.desc, s, device);

@@ -111,6 +111,7 @@ Engine Engine::load(const std::filesystem::path& dir, const Device& device,
 int64_t Engine::vocab_size() const { return state_->model.config().vocab_size; }
 int64_t Engine::context_length() const { return state_->context; }
 std::span<const int32_t> Engine::stop_tokens() const { return state_->stop_tokens; }
+size_t Engine::matrix_bytes() const { return state_->model.matrix_bytes(); }
 int64_t Engine::length() const { return static_cast<int64_t>(state_->tokens.size()); }
 
 void Engine::truncate(int64_t length) {

@@ -27,4 +27,10 @@ void Linear::run(const MatrixView& a, const MatrixView& d) const {
   }
 }
 
+size_t Linear::bytes() const {
+  size_t sum = 0;
+  for (const GemmPlan& plan : plans_) sum += plan.weight().bytes();
+  return sum;
+}
+
 }  // namespace nibble

@@ -1,7 +1,7 @@
 // Linear layers as a forward pass uses them.
 #pragma once
 
-#include <cstdint>
+#include <cstddef>
 #include <vector>
 
 #include "nibble/gemm.h"
@@ -26,6 +26,8 @@ class Linear {
 
   // a: [m, k], d: [m, n], m = a.rows
   void run(const MatrixView& a, const MatrixView& d) const;
+
+  size_t bytes() const;  // of weights that run() reads
 
  private:
   std::vector<GemmPlan> plans_;

@@ -57,4 +57,14 @@ std::span<const float> Model::logits(int64_t first, int64_t count) {
   return {out, static_cast<size_t>(count * vocab)};
 }
 
+size_t Model::matrix_bytes() const {
+  size_t sum = lm_head_.bytes();
+  for (const DecoderLayer& layer : layers_) {
+    for (const Linear* linear : {&layer.qkv, &layer.o, &layer.gate_up, &layer.down}) {
+      sum += linear->bytes();
+    }
+  }
+  return sum;
+}
+
 }  // namespace nibble

@@ -39,6 +39,8 @@ class Model {
   // among those it needed; count is up to kMaxLogitRows. Valid until the next call.
   std::span<const float> logits(int64_t first, int64_t count);
 
+  size_t matrix_bytes() const;  // that one token reads
+
  private:
   ModelConfig config_;
   Device device_;

@@ -313,6 +313,18 @@ class Other(Case):
                                 "--json")[0])
         self.assertEqual([r["op"] for r in result["rows"]], ["load", "prompt", "decode"])
 
+    def test_bench_model_breakdown(self) -> None:
+        rows = json.loads(run("bench", "model", NVFP4, "-p", 0, "-n", 4, "--repeats", 1,
+                              "--breakdown", "--json")[0])["rows"]
+        self.assertEqual([r["op"] for r in rows[:3]], ["read", "load", "decode"])
+        self.assertAlmostEqual(rows[2]["share_of_read"],
+                               rows[2]["bytes"] / rows[2]["seconds"] / 1e9 / rows[0]["rate"])
+        parts = {r["desc"]: r["rate"] for r in rows[3:] if r["op"] == "part"}
+        self.assertEqual(len(parts), len(rows) - 3)
+        self.assertLessEqual({"gemm", "attention", "sampling", "rest"}, set(parts))
+        self.assertAlmostEqual(sum(parts.values()), 100)
+        self.assertTrue(all(rate > 0 for rate in parts.values()))
+
     def test_bench_cpu(self) -> None:
         file = self.dir / "rows.json"
         out, err = run("bench", "cpu", NVFP4, "-p", 64, "-n", 4, "--repeats", 1, "--threads", 2,

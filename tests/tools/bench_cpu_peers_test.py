@@ -41,7 +41,9 @@ name = args[args.index("-m") + 1].rsplit("/", 1)[1]
 open({log!r}, "a").write("peer " + name + "\\n")
 size = {{"bf16-bf16.gguf": 4000, "q4_0-q4_0.gguf": 900}}.get(name, 1010)
 slow = 0.25 if name.startswith("nvfp4") else 1.0
-for prompt, generate, rate in ((512, 0, 800.0), (128, 0, 200.0), (0, 128, 100.0)):
+prompts = map(int, args[args.index("-p") + 1].split(","))
+for prompt, generate, rate in (*((p, 0, 200.0 * p / 128) for p in prompts),
+                               (0, int(args[args.index("-n") + 1]), 100.0)):
     print(json.dumps({{"n_prompt": prompt, "n_gen": generate, "avg_ts": rate * slow,
                        "model_size": size}}))
 """
@@ -113,6 +115,14 @@ class BenchCpuPeers(unittest.TestCase):
         count = len(turns) // 3
         self.assertEqual(turns[count : 2 * count], turns[:count][::-1])
         self.assertEqual([t.split()[0] for t in turns[:6]], ["peer", "nibble"] * 3)
+
+    def test_other_lengths(self) -> None:
+        code, _, err = self.run_tool("--rounds", "1", "--prompts", "64", "--decode", "32")
+        self.assertEqual(code, 0, err)
+        ours = json.loads((self.dir / "cpu_peers.json").read_text())["rows"][0]
+        self.assertEqual(ours["prompt_64"], 300.0)
+        self.assertIn("decode_32", ours)
+        self.assertFalse({"prompt_512", "prompt_128", "decode_128"} & set(ours))
 
     def test_quick_writes_nothing(self) -> None:
         code, out, _ = self.run_tool("--quick")

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <limits>
 #include <vector>
 
 namespace nibble::cpu {
@@ -15,74 +16,138 @@ struct Candidate {
     return logit != other.logit ? logit < other.logit : token > other.token;
   }
 };
+struct Taken {
+  double weight;
+  int32_t token;
+};
 
-int32_t largest(const float* logits, int64_t vocab) {
-  return static_cast<int32_t>(std::max_element(logits, logits + vocab) - logits);
-}
+// Memory that stays for the next token.
+struct Scratch {
+  std::vector<int32_t> found;
+  std::vector<Candidate> heap;
+  std::vector<Taken> taken;
+};
+
+// Candidates in order of probability, found a band of logits at a time: most draws end within the
+// first one, which holds a few dozens of 49k. All of them in one heap take 0.5 ms, sorted 3 ms.
+class InOrder {
+ public:
+  InOrder(const SamplingArgs& args, const SamplingLoops& loops, double top, Scratch& scratch)
+      : args_(args), loops_(loops), top_(top), found_(scratch.found), heap_(scratch.heap) {
+    found_.resize(static_cast<size_t>(args.desc.vocab));
+    heap_.clear();
+  }
+  // False where none is left.
+  bool next(Candidate& out) {
+    while (heap_.empty()) {
+      if (band_ == kBands) return false;
+      find_band();
+    }
+    std::pop_heap(heap_.begin(), heap_.end());
+    out = heap_.back();
+    heap_.pop_back();
+    return true;
+  }
+
+ private:
+  // What is under e^-48 of the largest weight moves no sum of a million of them by a rounding.
+  static constexpr int kBands = 6;
+  static constexpr double kBandWidth = 8.0;  // in temperatures
+
+  void find_band() {
+    ++band_;
+    const double width = kBandWidth * static_cast<double>(args_.desc.temperature);
+    const float low = static_cast<float>(top_ - band_ * width);
+    const int64_t count = loops_.find(args_.logits, args_.desc.vocab, low, high_, found_.data());
+    high_ = low;
+    for (int64_t i = 0; i < count; ++i) {
+      const int32_t token = found_[static_cast<size_t>(i)];
+      heap_.push_back({args_.logits[token], token});
+    }
+    std::make_heap(heap_.begin(), heap_.end());
+  }
+
+  const SamplingArgs& args_;
+  const SamplingLoops& loops_;
+  double top_;
+  std::vector<int32_t>& found_;
+  std::vector<Candidate>& heap_;
+  int band_ = 0;
+  float high_ = std::numeric_limits<float>::infinity();
+};
 
 }  // namespace
 
-void draw(const SamplingArgs& args, int32_t best) {
+void draw(const SamplingArgs& args, const SamplingLoops& loops) {
   const SamplingDesc& d = args.desc;
-  *args.token = best;
+  const int64_t best = loops.argmax(args.logits, d.vocab);
+  *args.token = static_cast<int32_t>(best);
   if (d.temperature == 0) return;
 
-  const double top = args.logits[best];
-  const auto weight = [&](float logit) { return std::exp((logit - top) / d.temperature); };
-  // What is under e^-46 of the largest weight moves no sum of a million of them by a rounding.
-  constexpr double kNegligible = 46.0;
-  const double lowest = top - kNegligible * static_cast<double>(d.temperature);
-  // A heap instead of a sort: most draws look at a few candidates only, and 49k logits take 0.2 ms
-  // to build into a heap against 3 ms to sort. Its memory stays for the next token.
-  static thread_local std::vector<Candidate> heap;
-  heap.clear();
-  for (int64_t i = 0; i < d.vocab; ++i) {
-    if (args.logits[i] >= lowest) heap.push_back({args.logits[i], static_cast<int32_t>(i)});
-  }
-  if (d.top_k > 0 && d.top_k < static_cast<int64_t>(heap.size())) {
-    std::nth_element(heap.begin(), heap.begin() + d.top_k, heap.end(),
-                     [](const Candidate& a, const Candidate& b) { return b < a; });
-    heap.resize(static_cast<size_t>(d.top_k));
-  }
-  double total = 0;  // of what top_k left
-  double kept = 0;   // of those that min_p leaves as well
-  for (const Candidate& c : heap) {
-    const double w = weight(c.logit);
-    total += w;
-    if (w >= static_cast<double>(d.min_p)) kept += w;
-  }
-  std::make_heap(heap.begin(), heap.end());
-  // Candidates move from the heap to the memory behind it in order of probability.
-  auto end = heap.end();
-  const auto pop = [&] {
-    std::pop_heap(heap.begin(), end);
-    return *--end;
+  static thread_local Scratch scratch;
+  std::vector<Taken>& taken = scratch.taken;
+  taken.clear();
+  const float top = args.logits[best];
+  InOrder candidates(args, loops, top, scratch);
+  const auto take = [&] {
+    Candidate c;
+    if (!candidates.next(c)) return false;
+    const double x = (static_cast<double>(c.logit) - static_cast<double>(top)) / d.temperature;
+    taken.push_back({std::exp(x), c.token});
+    return true;
   };
 
-  // top_p must see where it cuts before the draw; without it the draw itself says how far to look.
-  if (d.top_p < 1.0f) {
-    double sum = 0;
-    while (end != heap.begin() && (sum == 0 || sum < static_cast<double>(d.top_p) * total) &&
-           sum < kept) {
-      sum += weight(pop().logit);
+  double total = 0;
+  bool closed = d.top_k > 0 && d.top_k < d.vocab;  // nothing behind what is taken counts
+  if (closed) {
+    while (static_cast<int64_t>(taken.size()) < d.top_k && take()) total += taken.back().weight;
+  } else {
+    total = loops.exp_sum(args.logits, d.vocab, top, d.temperature);
+  }
+  double kept = total;
+  if (d.top_p < 1.0f || d.min_p > 0.0f) {
+    size_t count = 0;
+    kept = 0;
+    while (count == 0 || kept < static_cast<double>(d.top_p) * total) {
+      if (count == taken.size() && (closed || !take())) break;
+      if (taken[count].weight < static_cast<double>(d.min_p)) break;
+      kept += taken[count++].weight;
     }
-    kept = std::min(kept, sum);
+    taken.resize(count);
+    closed = true;
   }
   double target = args.uniform * kept;
-  for (auto next = heap.end(); target >= 0; target -= weight(next->logit)) {
-    if (next == end) {
-      if (d.top_p < 1.0f || end == heap.begin()) break;
-      pop();
-    }
-    --next;
-    *args.token = next->token;
+  for (size_t i = 0; target >= 0; ++i) {
+    if (i == taken.size() && (closed || !take())) break;
+    *args.token = taken[i].token;
+    target -= taken[i].weight;
   }
 }
 
 namespace {
 
+int64_t argmax(const float* x, int64_t n) { return std::max_element(x, x + n) - x; }
+
+double exp_sum(const float* x, int64_t n, float top, float temperature) {
+  double sum = 0;
+  for (int64_t i = 0; i < n; ++i) {
+    if (!std::isnan(x[i])) {
+      sum += std::exp((static_cast<double>(x[i]) - static_cast<double>(top)) / temperature);
+    }
+  }
+  return sum;
+}
+
+int64_t find(const float* x, int64_t n, float low, float high, int32_t* found) {
+  int64_t count = 0;
+  for (int64_t i = 0; i < n; ++i) {
+    if (x[i] >= low && !(x[i] >= high)) found[count++] = static_cast<int32_t>(i);
+  }
+  return count;
+}
+
 void launch(const SamplingArgs& args, const KernelConfig&, Stream) {
-  draw(args, largest(args.logits, args.desc.vocab));
+  draw(args, {.argmax = argmax, .exp_sum = exp_sum, .find = find});
 }
 
 Support can_implement(const SamplingDesc&, const DeviceInfo& device) {

@@ -126,9 +126,9 @@ void run_tile_gemm(const GemmArgs& args, const TileLoops& loops, Stream stream) 
 namespace {
 
 // Loops for few rows of A, and for many where there is a difference.
-template <const TileLoops& kFew, const TileLoops& kMany = kFew>
+template <const TileLoops& kFew, const TileLoops& kMany>
 const TileLoops& loops_for(int64_t m) {
-  return m <= kFew.max_tokens ? kFew : kMany;
+  return m <= kFew.best_up_to ? kFew : kMany;
 }
 
 template <const TileLoops& kFew, const TileLoops& kMany = kFew>
@@ -144,9 +144,20 @@ size_t workspace_bytes(const GemmDesc& d, const KernelConfig&, const DeviceInfo&
 }
 
 // The 16bit and bf16 modes differ in how A is packed only.
-template <const TileLoops& kExact, const TileLoops& kBf16>
-void launch_fp32(const GemmArgs& args, const KernelConfig&, Stream stream) {
-  run_tile_gemm(args, args.desc.activation == ActivationMode::kBf16 ? kBf16 : kExact, stream);
+struct Fp32Loops {
+  const TileLoops &exact_few, &exact_many, &bf16_few, &bf16_many;
+};
+constexpr Fp32Loops kAvx2Fp32 = {avx2::kExactTiles, avx2::kExactPanels, avx2::kBf16Tiles,
+                                 avx2::kBf16Panels};
+constexpr Fp32Loops kAvx512Fp32 = {avx512::kExactTiles, avx512::kExactPanels, avx512::kBf16Tiles,
+                                   avx512::kBf16Panels};
+
+template <const Fp32Loops& kLoops>
+void launch_fp32(const GemmArgs& args, const KernelConfig& config, Stream stream) {
+  if (args.desc.activation == ActivationMode::kBf16) {
+    return launch<kLoops.bf16_few, kLoops.bf16_many>(args, config, stream);
+  }
+  launch<kLoops.exact_few, kLoops.exact_many>(args, config, stream);
 }
 
 Support reads_tiles(const GemmDesc& d, const DeviceInfo& device) {
@@ -162,9 +173,11 @@ Support reads_tiles(const GemmDesc& d, const DeviceInfo& device) {
   return Support::yes();
 }
 
-template <ActivationMode kMode, bool CpuFeatures::*kFeature>
+template <ActivationMode kMode, bool CpuFeatures::*... kFeatures>
 Support takes(const GemmDesc& d, const DeviceInfo& device) {
-  if (!(device.cpu.*kFeature)) return Support::no("this processor lacks its instructions");
+  if (!(... && (device.cpu.*kFeatures))) {
+    return Support::no("this processor lacks its instructions");
+  }
   if (d.activation != kMode) {
     return Support::no("takes {} activations, found {}", to_string(kMode), to_string(d.activation));
   }
@@ -192,28 +205,32 @@ const GemmImpl kAvxVnniInt8Gemm = {
     .can_implement = takes<ActivationMode::kInt8, &CpuFeatures::avx_vnni>,
     .launch = launch<avx2::kVnniInt8Tiles, avx2::kVnniInt8Panels>,
     .workspace_bytes = workspace_bytes<avx2::kVnniInt8Tiles, avx2::kVnniInt8Panels>};
-const GemmImpl kAvx2TileGemm = {.name = "cpu_avx2_tile_gemm",
-                                .can_implement = takes_fp32<&CpuFeatures::avx2>,
-                                .launch = launch_fp32<avx2::kExactPanels, avx2::kBf16Panels>,
-                                .workspace_bytes = workspace_bytes<avx2::kExactPanels>};
+const GemmImpl kAvx2TileGemm = {
+    .name = "cpu_avx2_tile_gemm",
+    .can_implement = takes_fp32<&CpuFeatures::avx2>,
+    .launch = launch_fp32<kAvx2Fp32>,
+    .workspace_bytes = workspace_bytes<avx2::kExactTiles, avx2::kExactPanels>};
 const GemmImpl kAvx512Int8Gemm = {
     .name = "cpu_avx512_int8_gemm",
     .can_implement = takes<ActivationMode::kInt8, &CpuFeatures::avx512_vnni>,
     .launch = launch<avx512::kInt8Tiles>,
     .workspace_bytes = workspace_bytes<avx512::kInt8Tiles>};
-const GemmImpl kAvx512TileGemm = {.name = "cpu_avx512_tile_gemm",
-                                  .can_implement = takes_fp32<&CpuFeatures::avx512>,
-                                  .launch = launch_fp32<avx512::kExactPanels, avx512::kBf16Panels>,
-                                  .workspace_bytes = workspace_bytes<avx512::kExactPanels>};
+const GemmImpl kAvx512TileGemm = {
+    .name = "cpu_avx512_tile_gemm",
+    .can_implement = takes_fp32<&CpuFeatures::avx512>,
+    .launch = launch_fp32<kAvx512Fp32>,
+    .workspace_bytes = workspace_bytes<avx512::kExactTiles, avx512::kExactPanels>};
 const GemmImpl kAvx512Bf16Gemm = {
     .name = "cpu_avx512_bf16_gemm",
     .can_implement = takes<ActivationMode::kBf16, &CpuFeatures::avx512_bf16>,
-    .launch = launch<avx512::kBf16DotPanels>,
-    .workspace_bytes = workspace_bytes<avx512::kBf16DotPanels>};
+    .launch = launch<avx512::kBf16DotTiles, avx512::kBf16DotPanels>,
+    .workspace_bytes = workspace_bytes<avx512::kBf16DotTiles, avx512::kBf16DotPanels>};
 const GemmImpl kAmxBf16Gemm = {
     .name = "cpu_amx_bf16_gemm",
-    .can_implement = takes<ActivationMode::kBf16, &CpuFeatures::amx_bf16>,
-    .launch = launch<amx::kBf16Panels>,
-    .workspace_bytes = workspace_bytes<amx::kBf16Panels>};
+    // Few tokens take the other's loops; every chip with AMX has both.
+    .can_implement =
+        takes<ActivationMode::kBf16, &CpuFeatures::amx_bf16, &CpuFeatures::avx512_bf16>,
+    .launch = launch<avx512::kBf16DotTiles, amx::kBf16Panels>,
+    .workspace_bytes = workspace_bytes<avx512::kBf16DotTiles, amx::kBf16Panels>};
 
 }  // namespace nibble::cpu

@@ -30,6 +30,7 @@ struct TileBlock {
 // max_tokens rows whose elements interleave, so that a loop walks one pointer.
 struct TileLoops {
   int max_tokens;
+  int best_up_to = 0;  // rows of A, where there are other loops for more
   int max_tiles;
   int k_multiple;            // packed rows and panels are padded with zeros to a multiple of this
   int a_bytes;               // of one packed row per 16 of k
@@ -49,15 +50,20 @@ extern const TileLoops kInt8Tiles;      // int8, up to 4 tokens, weights as they
 extern const TileLoops kInt8Panels;     // int8, many tokens
 extern const TileLoops kVnniInt8Tiles;  // the same with AVX-VNNI
 extern const TileLoops kVnniInt8Panels;
-extern const TileLoops kExactPanels;  // fp32 activations as given
-extern const TileLoops kBf16Panels;   // rounded to bf16, multiplied in fp32
+extern const TileLoops kExactTiles;   // fp32 activations as given, a few tokens
+extern const TileLoops kExactPanels;  // many
+extern const TileLoops kBf16Tiles;    // rounded to bf16, multiplied in fp32
+extern const TileLoops kBf16Panels;
 }  // namespace avx2
 
 namespace avx512 {
-extern const TileLoops kInt8Tiles;      // vpdpbusd
-extern const TileLoops kExactPanels;    // fp32 activations as given
-extern const TileLoops kBf16Panels;     // rounded to bf16, multiplied in fp32
-extern const TileLoops kBf16DotPanels;  // vdpbf16ps
+extern const TileLoops kInt8Tiles;   // vpdpbusd
+extern const TileLoops kExactTiles;  // as those of avx2
+extern const TileLoops kExactPanels;
+extern const TileLoops kBf16Tiles;
+extern const TileLoops kBf16Panels;
+extern const TileLoops kBf16DotTiles;   // vdpbf16ps, a few tokens
+extern const TileLoops kBf16DotPanels;  // many
 }  // namespace avx512
 
 namespace amx {

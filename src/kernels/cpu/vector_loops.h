@@ -28,6 +28,15 @@ struct AttentionTile {
   float* sum;      // [rows][head_dim] running sum of weighted values
 };
 
+// What drawing a token does to all logits.
+struct SamplingLoops {
+  int64_t (*argmax)(const float* x, int64_t n);  // the lowest index of the largest
+  // Sum of e^((x - top) / temperature), relative error under 2^-18; NaN counts as nothing.
+  double (*exp_sum)(const float* x, int64_t n, float top, float temperature);
+  // Indices with low <= x < high, ascending; returns how many.
+  int64_t (*find)(const float* x, int64_t n, float low, float high, int32_t* found);
+};
+
 struct VectorLoops {
   void (*rms_norm)(const float* x, const float* weight, int64_t n, float eps, float* y);
   // cos and sin of position * inv_freq[i], times factor.
@@ -38,7 +47,7 @@ struct VectorLoops {
   void (*attend)(AttentionTile tile);
   // A stored row of n values (a multiple of 16) times alpha; formats of 8 bits and more.
   void (*widen_row)(WeightFormat format, const uint8_t* row, int64_t n, float alpha, float* y);
-  int64_t (*argmax)(const float* x, int64_t n);  // the lowest index of the largest
+  SamplingLoops sampling;
 };
 
 namespace avx2 {

@@ -104,14 +104,17 @@ void attend_block(const AttentionArgs& args, const VectorLoops& loops, int64_t k
     const int64_t keys = std::min<int64_t>(kAttentionKeys, past + first + rows - key);
     const float* const tile = k + key * d.head_dim;
     if (transposed) transpose(tile, keys, d.head_dim, scratch.kt.data());
-    for (int64_t g = 0; g < group; ++g) {
+    // The heads of one token see the same keys and share their loads as rows do.
+    const int64_t heads = rows == 1 ? std::min<int64_t>(kAttentionRows, group) : 1;
+    for (int64_t g = 0; g < group; g += heads) {
       for (int64_t r = 0; r < rows; r += kAttentionRows) {
-        const int64_t count = std::min<int64_t>(kAttentionRows, rows - r);
+        const int64_t count =
+            rows == 1 ? std::min(heads, group - g) : std::min<int64_t>(kAttentionRows, rows - r);
         const int64_t visible = past + first + r + 1 - key;  // of this tile, to row r
         if (visible + count - 1 <= 0) continue;
         const int64_t query = g * rows + r;
         loops.attend({.q = args.q.row<const float>(first + r) + (kv_head * group + g) * d.head_dim,
-                      .q_stride = args.q.stride,
+                      .q_stride = rows == 1 ? d.head_dim : args.q.stride,
                       .rows = static_cast<int>(count),
                       .k = tile,
                       .kt = transposed ? scratch.kt.data() : nullptr,
@@ -157,8 +160,8 @@ void attention(const AttentionArgs& args, const KernelConfig&, Stream stream) {
   const int64_t block =
       std::max<int64_t>(1, kSharingQueries / group / kAttentionRows) * kAttentionRows;
   const int64_t blocks = (d.rows + block - 1) / block;
-  // One token: single heads share out evenly where their groups do not.
-  const bool single = d.rows == 1 && d.kv_heads % stream.pool->size() != 0;
+  // One token: its heads go one by one only where there are threads for more than their groups.
+  const bool single = d.rows == 1 && d.kv_heads < stream.pool->size();
   const int64_t units = single ? d.heads : d.kv_heads * blocks;
   stream.pool->share(units, 1, [&](int, ThreadPool::Parts& parts) {
     static thread_local AttentionScratch scratch;
@@ -191,7 +194,7 @@ void embedding(const EmbeddingArgs& args, const KernelConfig&, Stream stream) {
 
 template <const VectorLoops& kLoops>
 void sampling(const SamplingArgs& args, const KernelConfig&, Stream) {
-  draw(args, static_cast<int32_t>(kLoops.argmax(args.logits, args.desc.vocab)));
+  draw(args, kLoops.sampling);
 }
 
 template <class Desc, bool CpuFeatures::*kFeature>

@@ -7,6 +7,7 @@
 #include <cmath>
 #include <limits>
 #include <random>
+#include <utility>
 #include <vector>
 
 #include "base/thread_pool.h"
@@ -177,6 +178,56 @@ TEST(VectorOps, LargestLogitWithTies) {
       });
     }
   }
+}
+
+// Every implementation draws what the oracle draws, wherever in the distribution that is.
+TEST(VectorOps, DrawsAsTheOracle) {
+  struct Cut {
+    float temperature;
+    int64_t top_k;
+    float top_p, min_p;
+  };
+  const Cut cuts[] = {{1, 0, 1, 0},         {0.1f, 0, 1, 0},     {20, 0, 1, 0}, {1e-30f, 0, 1, 0},
+                      {1, 0, 0.9f, 0},      {3, 0, 0.99f, 0.1f}, {1, 0, 1, 2},  {5, 40, 1, 0},
+                      {2, 3, 0.8f, 0.001f}, {1, 1 << 20, 1, 0},  {1, 0, 0, 0}};
+  for (const int64_t vocab : {1, 7, 100, 5003}) {
+    for (const Cut& cut : cuts) {
+      std::vector<float> logits = normal(vocab, 3, 8);
+      logits[0] = logits[static_cast<size_t>(vocab / 2)] = 11;  // equals
+      int32_t token = -1;
+      SamplingArgs args{.desc = {.vocab = vocab,
+                                 .temperature = cut.temperature,
+                                 .top_k = cut.top_k,
+                                 .top_p = cut.top_p,
+                                 .min_p = cut.min_p},
+                        .logits = logits.data(),
+                        .token = &token};
+      for (const double uniform : {0.0, 0.3, 0.6, 0.9, 0.99, 0.9995}) {
+        args.uniform = uniform;
+        ref::kSampling.launch(args, {}, kNoStream);
+        const int32_t expected = std::exchange(token, -1);
+        each(cpu::kernels().sampling, args.desc, [&](auto launch) {
+          launch(args);
+          EXPECT_EQ(token, expected) << uniform;
+        });
+      }
+    }
+  }
+}
+
+// A logit that is no number has no weight.
+TEST(VectorOps, NanIsNeverDrawn) {
+  std::vector<float> logits(100, std::numeric_limits<float>::quiet_NaN());
+  logits[0] = logits[40] = 1;
+  int32_t token = -1;
+  SamplingArgs args{.desc = {.vocab = 100, .temperature = 1},
+                    .logits = logits.data(),
+                    .uniform = 0.75,
+                    .token = &token};
+  each(cpu::kernels().sampling, args.desc, [&](auto launch) {
+    launch(args);
+    EXPECT_EQ(token, 40);
+  });
 }
 
 }  // namespace

@@ -135,6 +135,7 @@ void widen(WeightFormat format, const uint8_t* tile, int64_t k, uint8_t* panel) 
 }  // namespace
 
 const TileLoops kInt8Tiles = {.max_tokens = 4,
+                              .best_up_to = 4,
                               .max_tiles = 1,
                               .k_multiple = kBlock,
                               .a_bytes = sizeof(ActBlock),

@@ -43,6 +43,10 @@ struct Vec {
   static F fma(F a, F b, F c) { return _mm256_fmadd_ps(a, b, c); }
   static F max(F a, F b) { return _mm256_max_ps(a, b); }  // b where one is NaN
   static F min(F a, F b) { return _mm256_min_ps(a, b); }
+  // A bit per lane.
+  static uint32_t at_least(F a, F b) {
+    return static_cast<uint32_t>(_mm256_movemask_ps(_mm256_cmp_ps(a, b, _CMP_GE_OQ)));
+  }
 
   static float sum(F x) {
     __m128 y = _mm_add_ps(_mm256_castps256_ps128(x), _mm256_extractf128_ps(x, 1));
@@ -115,6 +119,32 @@ struct Vec {
     return _mm256_castsi256_ps(
         _mm256_max_epi32(_mm256_slli_epi32(s, 23), _mm256_set1_epi32(0x00400000)));
   }
+  // What dot products over tiles are made of (vector/tile_dot.h).
+  static I table(const uint8_t (&bytes)[16]) {
+    return _mm256_broadcastsi128_si256(_mm_loadu_si128(reinterpret_cast<const __m128i*>(bytes)));
+  }
+  static I lookup(I table, I codes) { return _mm256_shuffle_epi8(table, codes); }
+  static I low_nibbles(I x) { return _mm256_and_si256(x, _mm256_set1_epi8(15)); }
+  static I high_nibbles(I x) { return low_nibbles(_mm256_srli_epi16(x, 4)); }
+  // Within each 128 bits: bytes of a and b in turns, of the lower eight or the upper eight.
+  static I zip_low(I a, I b) { return _mm256_unpacklo_epi8(a, b); }
+  static I zip_high(I a, I b) { return _mm256_unpackhi_epi8(a, b); }
+  static F low_bf16(I x) { return _mm256_castsi256_ps(_mm256_slli_epi32(x, 16)); }
+  static F high_bf16(I x) {
+    return _mm256_castsi256_ps(
+        _mm256_and_si256(x, _mm256_set1_epi32(static_cast<int>(0xFFFF0000))));
+  }
+  // Eight bytes in every 64-bit lane.
+  static F set_pair(const uint8_t* p) {
+    double pair;
+    __builtin_memcpy(&pair, p, sizeof(pair));
+    return _mm256_castpd_ps(_mm256_set1_pd(pair));
+  }
+  // Within each 128 bits: elements 0, 0, 1, 1 or 2, 2, 3, 3.
+  static F twice_low(F x) { return _mm256_unpacklo_ps(x, x); }
+  static F twice_high(F x) { return _mm256_unpackhi_ps(x, x); }
+  // Within each 128 bits: a0 + a1, a2 + a3, b0 + b1, b2 + b3.
+  static F sum_pairs(F a, F b) { return _mm256_hadd_ps(a, b); }
   // Rounded to nearest even; NaN stays.
   static F round_to_bf16(F x) {
     const I bits = _mm256_castps_si256(x);

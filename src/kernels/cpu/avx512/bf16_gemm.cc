@@ -1,21 +1,26 @@
-// bf16 activations with vdpbf16ps: weights widened once per call and tile, 32 rows x 12 tokens in
-// registers, which is what keeps the multipliers busy from four tokens on.
+// bf16 activations with vdpbf16ps: for many tokens with weights widened once per call and tile, 32
+// rows x 12 tokens in registers; for a few with tiles as they lie.
 #include "kernels/cpu/avx512/bf16_panel.h"
 #include "kernels/cpu/unroll.h"
+#include "kernels/cpu/vector/tile_dot.h"
 
 namespace nibble::cpu::avx512 {
 namespace {
 
 constexpr int kMaxTokens = 12;
 
+// Rounds; kBytes of each token in turns.
+template <int kBytes>
 void pack(const float* a, int64_t k, int token, int tokens, uint8_t* group) {
-  uint8_t* out = group + 4 * token;
+  uint8_t* out = group + kBytes * token;
   for (int64_t i = 0; i < k; i += 16) {
     const __m512i bits = _mm512_castps_si512(Vec::round_to_bf16(_mm512_loadu_ps(a + i)));
     uint16_t half[16];
     _mm256_storeu_si256(reinterpret_cast<__m256i*>(half),
                         _mm512_cvtepi32_epi16(_mm512_srli_epi32(bits, 16)));
-    for (int j = 0; j < 8; ++j, out += 4 * tokens) __builtin_memcpy(out, half + 2 * j, 4);
+    for (int j = 0; j < 16; j += kBytes / 2, out += kBytes * tokens) {
+      __builtin_memcpy(out, half + j, kBytes);
+    }
   }
 }
 
@@ -54,14 +59,24 @@ void multiply(const TileBlock& block) {
   multiply_panel<kTokens, 1>(block);
 }
 
+// Four of k of one token.
+struct DotStep {
+  static constexpr int kBytes = 8;
+  static __m512 add(__m512 sum, __m512i weights, const uint8_t* a) {
+    return _mm512_dpbf16_ps(sum, (__m512bh)weights,
+                            (__m512bh)_mm512_castps_si512(Vec::set_pair(a)));
+  }
+};
+
 }  // namespace
 
+const TileLoops kBf16DotTiles = dot_loops<DotStep>(pack<DotStep::kBytes>);
 const TileLoops kBf16DotPanels = {.max_tokens = kMaxTokens,
                                   .max_tiles = 2,
                                   .k_multiple = 16,
                                   .a_bytes = 32,
                                   .panel_bytes = 8 * kPairBytes,
-                                  .pack = pack,
+                                  .pack = pack<4>,
                                   .widen = widen_bf16_panel,
                                   .multiply = multiply<>};
 

@@ -35,6 +35,8 @@ struct Vec {
   static F fma(F a, F b, F c) { return _mm512_fmadd_ps(a, b, c); }
   static F max(F a, F b) { return _mm512_max_ps(a, b); }  // b where one is NaN
   static F min(F a, F b) { return _mm512_min_ps(a, b); }
+  // A bit per lane.
+  static uint32_t at_least(F a, F b) { return _mm512_cmp_ps_mask(a, b, _CMP_GE_OQ); }
 
   static float sum(F x) { return _mm512_reduce_add_ps(x); }
   static float largest(F x) { return _mm512_reduce_max_ps(x); }
@@ -99,6 +101,34 @@ struct Vec {
     const I s = _mm512_cvtepu8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)));
     return _mm512_castsi512_ps(
         _mm512_max_epi32(_mm512_slli_epi32(s, 23), _mm512_set1_epi32(0x00400000)));
+  }
+  // What dot products over tiles are made of (vector/tile_dot.h).
+  static I table(const uint8_t (&bytes)[16]) {
+    return _mm512_broadcast_i32x4(_mm_loadu_si128(reinterpret_cast<const __m128i*>(bytes)));
+  }
+  static I lookup(I table, I codes) { return _mm512_shuffle_epi8(table, codes); }
+  static I low_nibbles(I x) { return _mm512_and_si512(x, _mm512_set1_epi8(15)); }
+  static I high_nibbles(I x) { return low_nibbles(_mm512_srli_epi16(x, 4)); }
+  // Within each 128 bits: bytes of a and b in turns, of the lower eight or the upper eight.
+  static I zip_low(I a, I b) { return _mm512_unpacklo_epi8(a, b); }
+  static I zip_high(I a, I b) { return _mm512_unpackhi_epi8(a, b); }
+  static F low_bf16(I x) { return _mm512_castsi512_ps(_mm512_slli_epi32(x, 16)); }
+  static F high_bf16(I x) {
+    return _mm512_castsi512_ps(
+        _mm512_and_si512(x, _mm512_set1_epi32(static_cast<int>(0xFFFF0000))));
+  }
+  // Eight bytes in every 64-bit lane.
+  static F set_pair(const uint8_t* p) {
+    double pair;
+    __builtin_memcpy(&pair, p, sizeof(pair));
+    return _mm512_castpd_ps(_mm512_set1_pd(pair));
+  }
+  // Within each 128 bits: elements 0, 0, 1, 1 or 2, 2, 3, 3.
+  static F twice_low(F x) { return _mm512_unpacklo_ps(x, x); }
+  static F twice_high(F x) { return _mm512_unpackhi_ps(x, x); }
+  // Within each 128 bits: a0 + a1, a2 + a3, b0 + b1, b2 + b3.
+  static F sum_pairs(F a, F b) {
+    return _mm512_add_ps(_mm512_shuffle_ps(a, b, 0x88), _mm512_shuffle_ps(a, b, 0xDD));
   }
   // Rounded to nearest even; NaN stays.
   static F round_to_bf16(F x) {

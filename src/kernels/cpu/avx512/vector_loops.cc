@@ -15,6 +15,6 @@ const VectorLoops kVectorLoops = {.rms_norm = rms_norm,
                                   .silu_mul = silu_mul,
                                   .attend = attend,
                                   .widen_row = widen_row,
-                                  .argmax = argmax};
+                                  .sampling = {.argmax = argmax, .exp_sum = exp_sum, .find = find}};
 
 }  // namespace nibble::cpu::avx512

@@ -109,5 +109,38 @@ int64_t argmax(const float* x, int64_t n) {
   return 0;
 }
 
+double exp_sum(const float* x, int64_t n, float top, float temperature) {
+  constexpr int64_t kPiece = 32 * Vec::kWidth;  // whose sum in fp32 loses little
+  const Vec::F lowest = Vec::set1(-__builtin_inff());
+  double sum = 0;
+  for (int64_t piece = 0; piece < n; piece += kPiece) {
+    const int64_t end = piece + kPiece < n ? piece + kPiece : n;
+    Vec::F part = Vec::zero();
+    for (int64_t i = piece; i < end; i += Vec::kWidth) {
+      const Vec::F below = Vec::sub(Vec::load_some(x + i, end - i), Vec::set1(top));
+      const Vec::F e = exp(Vec::max(Vec::div(below, Vec::set1(temperature)), lowest));
+      part = Vec::add(part, Vec::first(end - i, e, Vec::zero()));
+    }
+    sum += static_cast<double>(Vec::sum(part));
+  }
+  return sum;
+}
+
+int64_t find(const float* x, int64_t n, float low, float high, int32_t* found) {
+  int64_t count = 0;
+  int64_t i = 0;
+  for (; i + Vec::kWidth <= n; i += Vec::kWidth) {
+    const Vec::F v = Vec::load(x + i);
+    uint32_t inside = Vec::at_least(v, Vec::set1(low)) & ~Vec::at_least(v, Vec::set1(high));
+    for (; inside != 0; inside &= inside - 1) {
+      found[count++] = static_cast<int32_t>(i) + __builtin_ctz(inside);
+    }
+  }
+  for (; i < n; ++i) {
+    if (x[i] >= low && !(x[i] >= high)) found[count++] = static_cast<int32_t>(i);
+  }
+  return count;
+}
+
 }  // namespace
 }  // namespace nibble::cpu
