@@ -1,0 +1,131 @@
+#!/usr/bin/env python3
+"""Fits the constants of the sm_90 wgmma GEMM's cost model (src/kernels/sm90/gemm_wgmma.cc).
+
+    fit_sm90_wgmma.py FILE...    the JSON of bench_sm90_gemm, timed with --impl wgmma --top 40
+
+Least squares on relative errors by random steps, because the model takes maxima; candidates count
+less the slower they were timed. Prints the constants, and what choosing by them loses: by the fit to
+all layers, and for each layer by a fit to the others."""
+
+import json
+import math
+import sys
+
+import numpy as np
+
+RESIDENT = np.array([132, 66, 38, 30, 22])  # clusters of 1 .. 5 blocks, as in gemm_wgmma.cc
+BANDWIDTH = 4800.0  # bytes a nanosecond
+GROUP_ROWS, BLOCK_BYTES, BLOCK_ROWS, BLOCK_K = 64, 1152, 16, 128
+START = {"kFixedUs": 3.0, "kNextTileUs": 2.5, "kReduceUs": 1.7, "kReduceNs": 6.7, "kStreamUs": 5.3,
+         "kStreamNs": 13.0, "kMacsPerNs": 4285.0, "kWidenNs": 94.0, "kLoadNotHidden": 0.02,
+         "kWideTile": 1.25, "kSmBytesPerNs": 36.6, "kActivationBytesPerNs": 71.7,
+         "kDramEfficiency": 0.73}
+STEPS_ALL, STEPS_LEFT_OUT = 15000, 4000
+
+Layer = tuple[int, int]
+
+
+class Timings:
+    """Every configuration that was timed, a column a field."""
+
+    def __init__(self, paths: list[str]) -> None:
+        cells: dict[tuple[int, int, int], int] = {}
+        rows: list[list[float]] = []
+        self.names: list[str] = []
+        for path in paths:
+            for cell in json.load(open(path))["cells"]:
+                key = (cell["n"], cell["k"], cell["m"])
+                for name, us, _, right in cell["timed"]:
+                    if "wgmma" not in name or not right:
+                        continue
+                    c = {a: int(b) for a, b in (x.split("=") for x in name.split()[1:])}
+                    rows.append([*key, c["tile_m"], c["tile_n"], c.get("split_k", 0),
+                                 c.get("cluster", 1), us, cells.setdefault(key, len(cells))])
+                    self.names.append(name.split(" ", 1)[1])
+        self.keys = list(cells)
+        columns = np.array(rows).T
+        self.n, self.k, self.m, self.tokens, self.rows, self.split, self.cluster, self.us = columns[:8]
+        self.cell = columns[8].astype(int)
+        self.stream = self.split == 0
+        self.split = np.maximum(1, self.split)
+        self.best = np.array([self.us[self.cell == i].min() for i in range(len(self.keys))])
+        self.weights = np.maximum(0.05, (self.best[self.cell] / self.us) ** 6)
+
+    def estimate(self, c: dict[str, float]) -> np.ndarray:
+        """estimate_us, in microseconds."""
+        groups, pair = self.rows / GROUP_ROWS, self.cluster / self.split
+        clusters = RESIDENT[self.cluster.astype(int) - 1]
+        tiles = np.ceil(self.m / self.tokens) * np.ceil(self.n / (self.rows * pair))
+        waves = np.where(self.stream, tiles / clusters, np.ceil(tiles / clusters))
+        k_blocks = np.ceil(self.k / BLOCK_K)
+        multiply = self.rows * self.tokens * BLOCK_K / c["kMacsPerNs"]
+        load = (self.rows / BLOCK_ROWS * BLOCK_BYTES / c["kSmBytesPerNs"] +
+                self.tokens * BLOCK_K * 2 / pair / c["kActivationBytesPerNs"])
+        compute = multiply + groups * c["kWidenNs"]
+        step = np.maximum(compute, load) + c["kLoadNotHidden"] * np.minimum(compute, load)
+        tile = np.ceil(k_blocks / self.split) * step * np.where(self.tokens == 256, c["kWideTile"], 1)
+        read = np.ceil(self.n / BLOCK_ROWS) * k_blocks * BLOCK_BYTES + 2 * self.m * (self.k + self.n)
+        outputs = groups * self.tokens
+        us = c["kFixedUs"] + 1e-3 * np.maximum(waves * tile, read / (BANDWIDTH * c["kDramEfficiency"]))
+        us += c["kNextTileUs"] * np.maximum(0, waves - 1)
+        us += np.where(self.stream, c["kStreamUs"] + 1e-3 * c["kStreamNs"] * outputs, 0)
+        share = (self.split - 1) / self.split
+        return us + np.where(self.split > 1, c["kReduceUs"] + 1e-3 * c["kReduceNs"] * outputs * share, 0)
+
+    def off(self, constants: dict[str, float], used: np.ndarray) -> float:
+        """Mean squared relative error."""
+        error = np.log(self.estimate(constants)[used] / self.us[used])
+        return float((self.weights[used] * error**2).sum() / self.weights[used].sum())
+
+    def fit(self, start: dict[str, float], steps: int, used: np.ndarray) -> dict[str, float]:
+        random = np.random.default_rng(0)
+        names, best = list(start), dict(start)
+        least, size = self.off(best, used), 0.15
+        for _ in range(steps):
+            tried = dict(best)
+            for name in random.choice(names, random.integers(1, 4), replace=False):
+                tried[name] *= math.exp(random.normal() * size)
+            found = self.off(tried, used)
+            if found < least:
+                best, least, size = tried, found, min(0.3, size * 1.1)
+            else:
+                size = max(0.01, size * 0.995)
+        return best
+
+    def losses(self, constants: dict[str, float], layer: Layer | None) -> list[tuple]:
+        estimate, out = self.estimate(constants), []
+        for i, key in enumerate(self.keys):
+            if layer is not None and key[:2] != layer:
+                continue
+            rows = np.flatnonzero(self.cell == i)
+            chosen, fastest = rows[estimate[rows].argmin()], rows[self.us[rows].argmin()]
+            out.append((self.us[chosen] / self.best[i], key, self.names[chosen], self.names[fastest]))
+        return out
+
+
+def report(what: str, found: list[tuple]) -> None:
+    mean = math.exp(sum(math.log(x[0]) for x in found) / len(found))
+    print(f"{what}: {100 * (mean - 1):.1f} % slower than the best (geometric mean), "
+          f"{100 * (max(found)[0] - 1):.1f} % at worst")
+
+
+def main() -> None:
+    timings = Timings(sys.argv[1:])
+    everything = np.ones(len(timings.us), bool)
+    constants = timings.fit(START, STEPS_ALL, everything)
+    for name, value in constants.items():
+        print(f"{name} = {value:.3g}")
+    print(f"{len(timings.us)} configurations, off by "
+          f"{100 * math.sqrt(timings.off(constants, everything)):.1f} % in the mean")
+    report("fitted to all", timings.losses(constants, None))
+    left_out = []
+    for layer in sorted({key[:2] for key in timings.keys}):
+        others = np.array([timings.keys[i][:2] != layer for i in timings.cell])
+        left_out += timings.losses(timings.fit(constants, STEPS_LEFT_OUT, others), layer)
+    report("a layer left out", left_out)
+    for loss, key, chosen, best in sorted(left_out, reverse=True)[:8]:
+        print(f"  {loss:.3f} {key}: {chosen} | {best}")
+
+
+if __name__ == "__main__":
+    main()
