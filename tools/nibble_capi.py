@@ -22,7 +22,8 @@ class WeightDesc(ctypes.Structure):
 
 class GemmOptions(ctypes.Structure):
     _fields_ = [("max_m", c_int64), ("a_type", c_int), ("d_type", c_int), ("activation", c_int),
-                ("add", c_int), ("bias", c_void_p)]
+                ("add", c_int), ("bias", c_void_p), ("a_layout", c_void_p),
+                ("d_layout", c_void_p), ("d_reader", c_void_p)]
 
 
 class Library:
@@ -58,5 +59,5 @@ class Library:
         return self.create("weight_create", ctypes.byref(desc), device, ACTIVATION_16BIT)
 
     def gemm(self, device: c_void_p, weight: c_void_p, max_m: int, dtype: int) -> c_void_p:
-        options = GemmOptions(max_m, dtype, dtype, ACTIVATION_16BIT, 0, None)
+        options = GemmOptions(max_m, dtype, dtype, ACTIVATION_16BIT)
         return self.create("gemm_create", weight, device, ctypes.byref(options))
