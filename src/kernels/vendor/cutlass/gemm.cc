@@ -239,6 +239,24 @@ size_t workspace_bytes(const GemmDesc& d, const KernelConfig& config, const Devi
   return Workspace(d, kernel.workspace_bytes(shape_of(d, config, device.num_sms))).end;
 }
 
+// Tensor core instructions of 64 of k, 96 on 10.3's: the tile at once on 10.x, 16 x 8 on 12.x.
+TileWork work(const GemmDesc& d, const KernelConfig& c) {
+  const auto all = all_kernels();
+  const auto found = std::ranges::find_if(
+      all, [&](const Kernel* kernel) { return to_table(*kernel, c.split_k) == c; });
+  NIBBLE_ASSERT(found != all.end());
+  const Family family = (*found)->family;
+  const int split = split_of(d, c);
+  const int64_t k = ceil_div(ceil_div(d.k, c.tile_k), split) * c.tile_k;
+  const int64_t steps = ceil_div(k, family == Family::kSm103 ? 96 : 64);
+  const int64_t a_step = family == Family::kSm120 ? c.tile_n / 16 * (c.tile_m / 8) : 1;
+  const auto out = static_cast<int64_t>(split > 1 ? sizeof(float) : size_of(d.d_type));
+  const int64_t operands = (c.tile_n + c.tile_m) * (k / 2 + k / block_size(d.weight));
+  return {.tiles = ceil_div(d.m, c.tile_m) * ceil_div(d.n, c.tile_n) * split,
+          .mma = steps * a_step,
+          .bytes = operands + c.tile_n * c.tile_m * out};
+}
+
 void launch(const GemmArgs& args, const KernelConfig& config, Stream stream) {
   check_pointers(args, stream.index);
   const GemmDesc& d = args.desc;

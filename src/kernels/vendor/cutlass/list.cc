@@ -10,7 +10,8 @@ const GemmImpl kGemms[] = {{.name = "cutlass_fp4_gemm",
                             .launch = launch,
                             .candidates = candidates,
                             .estimate_us = estimate_us,
-                            .workspace_bytes = workspace_bytes}};
+                            .workspace_bytes = workspace_bytes,
+                            .work = work}};
 
 }  // namespace
 
