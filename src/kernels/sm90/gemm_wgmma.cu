@@ -12,7 +12,7 @@ namespace {
 
 constexpr int kSharedLimit = 227 * 1024;
 constexpr int kMinStages = 3;
-constexpr int kMaxStages = 12;
+constexpr int kMaxStages = 12;  // the fewest warps of a block, which set up a slot each
 constexpr int kMaxCluster = 8;
 
 using Kernel = void (*)(CUtensorMap, WgmmaParams);

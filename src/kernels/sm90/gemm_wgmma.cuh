@@ -53,22 +53,22 @@ __global__ void __launch_bounds__(kMaxGroups * 128 + 128, 1)
     return (min(kTokens, p.m - token_tile * kTokens) + kUnit - 1) / kUnit;
   };
 
-  if (warp == 0) {
-    if (lane < p.stages) {
-      mbarrier_init(full + lane * 8, 2);  // the two copying threads
-      mbarrier_init(empty + lane * 8, warps * kTileBlocks);
+  // A slot's barriers a warp: each takes a fence of its own, 24 in a row a microsecond.
+  if (lane == 0) {
+    if (warp < p.stages) {
+      mbarrier_init(full + warp * 8, 2);  // the two copying threads
+      mbarrier_init(empty + warp * 8, warps * kTileBlocks);
     }
-    if (lane == 0) mbarrier_init(sums_barrier, 1);
+    if (warp == warps) mbarrier_init(sums_barrier, 1);
+    if (warp == warps + 1) prefetch_tensor_map(&activations);
     fence_mbarrier_init();
-    if (split > 1 && lane == 0) {
-      int own = 0;
-      for (int u = rank; u < units_of(WgmmaTile(worker, work).token); u += split) ++own;
-      mbarrier_expect(sums_barrier, own * (split - 1) * warps * unit_sums_bytes(kTokens));
-    }
-  } else if (warp == warps + 1 && lane == 0) {
-    prefetch_tensor_map(&activations);
   }
   __syncthreads();
+  if (split > 1 && threadIdx.x == 0) {
+    int own = 0;
+    for (int u = rank; u < units_of(WgmmaTile(worker, work).token); u += split) ++own;
+    mbarrier_expect(sums_barrier, own * (split - 1) * warps * unit_sums_bytes(kTokens));
+  }
   if (clustered) cluster_arrive();
   if (kMulticast) cluster_wait();
 
