@@ -132,6 +132,7 @@ __global__ void __launch_bounds__(kMaxGroups * 128 + 128, 1)
     const uint32_t factors = base + at.factors + warp * kFactorBytes;
     uint32_t slot = 0, parity = 0;
     const auto release = [&](uint32_t s) {
+      __syncwarp();  // all lanes have read their weights
       if constexpr (kMulticast) {
         if (lane < 2) mbarrier_arrive_at(empty + s * 8, lane);
       } else {
