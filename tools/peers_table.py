@@ -1,11 +1,10 @@
 #!/usr/bin/env python3
-"""Holds the Hopper GEMMs' times against peers that were timed beside cuBLAS in another process.
+"""Sums up a run of the Hopper GEMMs beside their peers in one PyTorch process.
 
-    join_peers.py PEERS.csv --date YYYY-MM-DD > bench/results/h200_peers.json
+    peers_table.py RUN.csv --commit COMMIT --date YYYY-MM-DD > bench/results/h200_peers.json
 
-PEERS.csv has columns peer, N, K, M, us, cublas_us (a benchmark of vLLM's Marlin and of humming in
-PyTorch). Nibble's times are of bench/results/h200_gemm.json. Both runs timed cuBLAS bf16 in turns
-with the rest, so each time is taken as a share of cuBLAS's of its own run."""
+RUN.csv has columns peer, N, K, M, us, relerr: vLLM's Marlin, humming, cuBLAS bf16, Nibble
+(tools/peers_plugin.py) and a second cuBLAS as the null test, timed in turns on one card."""
 
 from __future__ import annotations
 
@@ -14,10 +13,9 @@ import csv
 import json
 import math
 import sys
-from pathlib import Path
 
-GEMM = Path(__file__).resolve().parent.parent / "bench" / "results" / "h200_gemm.json"
-PEERS = ("marlin", "humming")
+OURS, NULL = "nibble", "null_bf16_mm"
+PEERS = {"marlin": "Marlin", "humming": "humming", "cublas_bf16": "cuBLAS bf16"}
 
 
 def geomean(values: list[float]) -> float:
@@ -27,32 +25,32 @@ def geomean(values: list[float]) -> float:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("csv")
+    parser.add_argument("--commit", required=True)
     parser.add_argument("--date", required=True)
     args = parser.parse_args()
-    shares: dict[tuple[int, int, int], dict[str, float]] = {}
+    cells: dict[tuple[int, int, int], dict[str, float]] = {}
+    errors: dict[str, float] = {}
     for row in csv.DictReader(open(args.csv, encoding="utf-8")):
-        if row["peer"] in PEERS:
-            cell = shares.setdefault((int(row["N"]), int(row["K"]), int(row["M"])), {})
-            cell[row["peer"]] = float(row["us"]) / float(row["cublas_us"])
-    ours = json.loads(GEMM.read_text(encoding="utf-8"))
-    by_m: dict[int, list[dict[str, float]]] = {}
-    for c in ours["cells"]:
-        peers = shares.get((c["n"], c["k"], c["m"]))
-        if peers:
-            own = c["us"] / c["cublas_bf16_us"]
-            by_m.setdefault(c["m"], []).append(
-                {p: share / own for p, share in peers.items()} | {"cublas": 1 / own})
+        key = (int(row["M"]), int(row["N"]), int(row["K"]))
+        cells.setdefault(key, {})[row["peer"]] = float(row["us"])
+        errors[row["peer"]] = max(errors.get(row["peer"], 0.0), float(row["relerr"]))
     rows = []
-    for m, cells in sorted(by_m.items()):
-        best = [min(c.values()) for c in cells]
-        rows.append({"m": m, "Marlin / time": round(geomean([c["marlin"] for c in cells]), 3),
-                     "humming / time": round(geomean([c["humming"] for c in cells]), 3),
-                     "best of them and cuBLAS / time": round(geomean(best), 3),
-                     "least of six": round(min(best), 3)})
-    result = {key: ours[key] for key in ("device", "cpu", "driver", "commit")}
-    result |= {"command": f"tools/join_peers.py {args.csv}", "date": args.date,
-               "peers": "vLLM 0.33.0 Marlin and humming 0.1.19 with torch 2.11.0+cu130",
-               "rows": rows}
+    for m in sorted({key[0] for key in cells}):
+        here = [times for key, times in cells.items() if key[0] == m]
+        row: dict[str, float] = {"m": m}
+        for peer, name in PEERS.items():
+            row[f"{name} / time"] = round(geomean([c[peer] / c[OURS] for c in here]), 3)
+        best = [min(c[peer] for peer in PEERS) / c[OURS] for c in here]
+        row |= {"best of them / time": round(geomean(best), 3),
+                "least of six": round(min(best), 3),
+                "null": round(geomean([c[NULL] / c["cublas_bf16"] for c in here]), 3)}
+        rows.append(row)
+    result = {"device": "NVIDIA H200", "cpu": "Intel(R) Xeon(R) Processor, 16 cores",
+              "driver": "580.159.04", "commit": args.commit,
+              "command": f"tools/peers_table.py {args.csv}", "date": args.date,
+              "peers": "vLLM 0.33.0 Marlin and humming 0.1.19 with torch 2.11.0+cu130",
+              "largest relative error": errors, "rows": rows,
+              "cells": [{"m": m, "n": n, "k": k} | us for (m, n, k), us in cells.items()]}
     json.dump(result, sys.stdout, indent=1)
     print()
 
