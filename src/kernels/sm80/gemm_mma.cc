@@ -63,7 +63,8 @@ size_t workspace_bytes(const GemmDesc& d, const KernelConfig&, const DeviceInfo&
   return sm90::activation_bytes(d);
 }
 
-void put_in_order(const GemmArgs& args, const KernelConfig& config, Stream stream) {
+void launch(const GemmArgs& args, const KernelConfig& config, Stream stream) {
+  sm90::check_operands(args, stream);
   const GemmDesc& d = args.desc;
   const sm90::Activations a = sm90::prepare_activations(args, stream);
   MmaParams p = {};
@@ -78,13 +79,8 @@ void put_in_order(const GemmArgs& args, const KernelConfig& config, Stream strea
   launch_mma(p, *std::ranges::find(mma_configs(), config, to_table), a.type, stream);
 }
 
-void launch(const GemmArgs& args, const KernelConfig& config, Stream stream) {
-  sm90::check_operands(args, stream);
-  put_in_order(args, config, stream);
-}
-
 void load(const GemmDesc& d, const KernelConfig& config, Stream stream) {
-  put_in_order(without_memory(d), config, stream);
+  launch(without_memory(d), config, stream);
 }
 
 }  // namespace

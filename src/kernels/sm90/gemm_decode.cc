@@ -125,7 +125,8 @@ size_t workspace_bytes(const GemmDesc& d, const KernelConfig&, const DeviceInfo&
   return activation_bytes(d);
 }
 
-void put_in_order(const GemmArgs& args, const KernelConfig& config, Stream stream) {
+void launch(const GemmArgs& args, const KernelConfig& config, Stream stream) {
+  check_operands(args, stream);
   const GemmDesc& d = args.desc;
   const DecodeConfig c = from_table(config);
   const Activations a = prepare_activations(args, stream);
@@ -143,13 +144,8 @@ void put_in_order(const GemmArgs& args, const KernelConfig& config, Stream strea
   }
 }
 
-void launch(const GemmArgs& args, const KernelConfig& config, Stream stream) {
-  check_operands(args, stream);
-  put_in_order(args, config, stream);
-}
-
 void load(const GemmDesc& d, const KernelConfig& config, Stream stream) {
-  put_in_order(without_memory(d), config, stream);
+  launch(without_memory(d), config, stream);
 }
 
 }  // namespace

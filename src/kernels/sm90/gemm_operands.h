@@ -12,7 +12,8 @@ namespace nibble::sm90 {
 Support takes_operands(const GemmDesc& desc, const DeviceInfo& device);
 Support takes_problem(const GemmDesc& desc);
 
-// Throws kInvalidArgument for pointers and strides that a kernel could not use.
+// Throws kInvalidArgument for pointers and strides that a kernel could not use. Where kernels are
+// only loaded there are none.
 void check_operands(const GemmArgs& args, Stream stream);
 
 // A in 16 bits: as given, or, in ActivationMode::kFp4, quantized and widened into the front of the

@@ -11,7 +11,6 @@
 namespace nibble::sm90 {
 namespace {
 
-constexpr int kGroupRows = 64;
 constexpr int kSplits[] = {1, 2, 3, 4, 5};  // more never won
 // Clusters of one to five blocks that an H200's 132 multiprocessors hold at once: they stay within
 // a GPC. One more of them than fit doubles a GEMM's time.
@@ -142,7 +141,8 @@ size_t workspace_bytes(const GemmDesc& d, const KernelConfig& config, const Devi
   return activation_bytes(d) + wgmma_workspace_bytes(from_table(config), device.num_sms);
 }
 
-void put_in_order(const GemmArgs& args, const KernelConfig& config, Stream stream) {
+void launch(const GemmArgs& args, const KernelConfig& config, Stream stream) {
+  check_operands(args, stream);
   const GemmDesc& d = args.desc;
   const WgmmaConfig c = from_table(config);
   const size_t element = size_of(d.d_type);
@@ -162,13 +162,8 @@ void put_in_order(const GemmArgs& args, const KernelConfig& config, Stream strea
                static_cast<uint8_t*>(args.workspace) + activation_bytes(d), stream);
 }
 
-void launch(const GemmArgs& args, const KernelConfig& config, Stream stream) {
-  check_operands(args, stream);
-  put_in_order(args, config, stream);
-}
-
 void load(const GemmDesc& d, const KernelConfig& config, Stream stream) {
-  put_in_order(without_memory(d), config, stream);
+  launch(without_memory(d), config, stream);
 }
 
 }  // namespace

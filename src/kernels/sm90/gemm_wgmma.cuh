@@ -8,9 +8,10 @@
 // slots.
 //
 // A block walks over whole tiles, or, where there are few (split > 1), a cluster shares one tile,
-// each block a part of k: block r owns the r-th share of the tile's rows, every block sends it
-// its sums by st.async, and the owner adds them in the order of blocks. Or (kMulticast) two blocks
-// side by side have different rows and the same tokens, and each copies half of them to both.
+// each block a part of k: units of tokens go round the blocks, each keeps its own sums of those
+// that it writes out, and adds the others', which come by st.async, in the order of blocks. Or
+// (kMulticast) two blocks side by side have different rows and the same tokens, and each copies
+// half of them to both.
 //
 // Whole tiles rarely come out even. Then the k of the first stream_tiles tiles, laid end to end, is
 // cut into as many equal pieces as there are blocks: who begins inside a tile leaves its sums in
