@@ -15,9 +15,10 @@ import numpy as np
 
 RESIDENT = np.array([132, 66, 38, 30, 22])  # clusters of 1 .. 5 blocks, as in gemm_wgmma.cc
 BANDWIDTH = 4800.0  # bytes a nanosecond
+ONE_TILE = 64
 GROUP_ROWS, BLOCK_BYTES, BLOCK_ROWS, BLOCK_K = 64, 1152, 16, 128
 START = {"kFixedUs": 3.0, "kNextTileUs": 2.5, "kReduceUs": 1.7, "kReduceNs": 6.7, "kStreamUs": 5.3,
-         "kStreamNs": 13.0, "kMacsPerNs": 4285.0, "kWidenNs": 94.0, "kLoadNotHidden": 0.02,
+         "kStreamNs": 13.0, "kMacsPerNs": 4285.0, "kWidenNs": 94.0,
          "kWideTile": 1.25, "kSmBytesPerNs": 36.6, "kActivationBytesPerNs": 71.7,
          "kDramEfficiency": 0.73}
 STEPS_ALL, STEPS_LEFT_OUT = 15000, 4000
@@ -39,6 +40,8 @@ class Timings:
                     if "wgmma" not in name or not right:
                         continue
                     c = {a: int(b) for a, b in (x.split("=") for x in name.split()[1:])}
+                    if c["tile_m"] < min(key[2], ONE_TILE):  # no candidate any more
+                        continue
                     rows.append([*key, c["tile_m"], c["tile_n"], c.get("split_k", 0),
                                  c.get("cluster", 1), us, cells.setdefault(key, len(cells))])
                     self.names.append(name.split(" ", 1)[1])
@@ -61,8 +64,7 @@ class Timings:
         multiply = self.rows * self.tokens * BLOCK_K / c["kMacsPerNs"]
         load = (self.rows / BLOCK_ROWS * BLOCK_BYTES / c["kSmBytesPerNs"] +
                 self.tokens * BLOCK_K * 2 / pair / c["kActivationBytesPerNs"])
-        compute = multiply + groups * c["kWidenNs"]
-        step = np.maximum(compute, load) + c["kLoadNotHidden"] * np.minimum(compute, load)
+        step = np.sqrt(multiply**2 + (groups * c["kWidenNs"])**2 + load**2)
         tile = np.ceil(k_blocks / self.split) * step * np.where(self.tokens == 256, c["kWideTile"], 1)
         read = np.ceil(self.n / BLOCK_ROWS) * k_blocks * BLOCK_BYTES + 2 * self.m * (self.k + self.n)
         outputs = groups * self.tokens

@@ -47,6 +47,9 @@ __global__ void __launch_bounds__(kMaxGroups * 128 + 128, 1)
   const int rank = cluster_rank(), worker = cluster_index();
   const int rows = p.groups * kGroupRows;
   constexpr bool kStream = is_streamed(kTokens, kMaxGroups);
+  // The pair behind which the next step's weights are read: early, they cost no wait (2 % of GEMMs
+  // of 64 tokens). In narrow tiles ptxas then waits for each product (a tenth longer).
+  constexpr int kLoadBehind = kTokens >= 64 ? 1 : 3;
   using Parts = WgmmaParts<kStream>;
   // Of a shared tile, unit u is written out by block u % split of the cluster.
   constexpr int kUnit = unit_tokens(kTokens);
@@ -155,16 +158,17 @@ __global__ void __launch_bounds__(kMaxGroups * 128 + 128, 1)
       cp_async_commit();
       float sum[kTokens / 2] = {};
       uint4 codes[2], scales;
-      const auto load = [&] {
-        mbarrier_wait(full + slot * 8, parity);
-        const uint32_t block =
-            base + at.weights + slot * at.slot_weights + warp * kBlockBytes + lane * 16;
-        codes[0] = load_shared_16(block);
-        scales = load_shared_16(block + kBlockCodeBytes + g * 16 - lane * 16);
-        codes[1] = load_shared_16(block + 512);
+      const auto weights_of = [&](uint32_t s) {
+        return base + at.weights + s * at.slot_weights + warp * kBlockBytes + lane * 16;
       };
+      const auto load_scales = [&](uint32_t weights) {
+        return load_shared_16(weights + kBlockCodeBytes + g * 16 - lane * 16);
+      };
+      mbarrier_wait(full + slot * 8, parity);
+      codes[0] = load_shared_16(weights_of(slot));
+      codes[1] = load_shared_16(weights_of(slot) + 512);
+      scales = load_scales(weights_of(slot));
       uint32_t last = 0;
-      load();
 #pragma unroll 1
       for (int k = part.k_begin; k < part.k_end; ++k) {
         // All lanes have read their weights, before one of them gives the slot back. In front of
@@ -174,6 +178,16 @@ __global__ void __launch_bounds__(kMaxGroups * 128 + 128, 1)
         const uint32_t operand = __shfl_sync(~0u, operand_of(base + slot * at.slot_activations), 0);
         const uint32_t before = last;
         last = slot;
+        uint32_t next = slot, next_parity = parity;
+        if (++slot == p.stages) {
+          slot = 0;
+          parity ^= 1;
+        }
+        if (k + 1 < part.k_end) {  // else its own weights once more, rather than a branch
+          next = slot;
+          next_parity = parity;
+        }
+        uint4 next_scales;
 #pragma unroll
         for (int pair = 0; pair < 4; ++pair) {
           const uint4& c = codes[pair / 2];
@@ -185,17 +199,17 @@ __global__ void __launch_bounds__(kMaxGroups * 128 + 128, 1)
           wgmma<kWide == Wide::kF16, kTokens>(sum, a, b);
           wgmma<kWide == Wide::kF16, kTokens>(sum, a + 4, b + kOperandStep16);
           wgmma_commit();
-          if (pair == 3) {
-            if (++slot == p.stages) {
-              slot = 0;
-              parity ^= 1;
-            }
-            if (k + 1 < part.k_end) load();
+          if (pair == kLoadBehind) {
+            mbarrier_wait(full + next * 8, next_parity);
+            codes[0] = load_shared_16(weights_of(next));
+            next_scales = load_scales(weights_of(next));
           }
+          if (pair == 3) codes[1] = load_shared_16(weights_of(next) + 512);
           wgmma_wait<kPending>();
           // All that read the slot before has ended.
           if (pair == kPending - 1 && k > part.k_begin) release(before);
         }
+        scales = next_scales;
       }
       wgmma_wait<0>();
       release(last);
