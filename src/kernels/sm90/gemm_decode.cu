@@ -16,6 +16,9 @@ using DecodeKernel = void (*)(DecodeParams);
 
 // More than 512 threads leave a thread fewer than 128 registers: enough for one row tile.
 constexpr int max_threads(int row_tiles) { return row_tiles == 1 ? 640 : 512; }
+// With 64 registers two blocks fit a multiprocessor, and the next kernel's starts beside the end of
+// this one (PDL: 1 % of m = 1).
+constexpr int kSmallBound = 1024;
 
 struct Variant {
   DecodeConfig config;
@@ -23,7 +26,7 @@ struct Variant {
 };
 template <int kTokenTiles, int kRowTiles, int kStages>
 constexpr Variant variant() {
-  constexpr int kThreads = max_threads(kRowTiles);
+  constexpr int kThreads = kTokenTiles * kRowTiles == 1 ? kSmallBound : max_threads(kRowTiles);
   return {{kTokenTiles * 8, kRowTiles, kStages, 0, 0, 0},
           decode_gemm<kTokenTiles, kRowTiles, kStages, kThreads, Wide::kBF16>,
           decode_gemm<kTokenTiles, kRowTiles, kStages, kThreads, Wide::kF16>};

@@ -268,14 +268,18 @@ __global__ void __launch_bounds__(kMaxThreads, 1) decode_gemm(const DecodeParams
   }
   __syncthreads();
   if (cluster > 1) cluster_wait();  // st.async faults outside of a cluster
-  let_next_kernel_start();
-  int left = steps, until = max(steps - p.first_steps, 0);
+  int left = steps;
+  int until = p.weights_first ? min(steps, kStages - 1) : max(steps - p.first_steps, 0);
 #pragma unroll 1
   for (;;) {
 #pragma unroll 1
     for (; left > until; --left) step(left);
     if (until == 0) break;
-    __syncthreads();  // the rest of the activations: in the group of the ring's last slot
+    if (p.weights_first) {
+      let_next_kernel_start();  // all loads are under way
+    } else {
+      __syncthreads();  // the rest of the activations: in the group of the ring's last slot
+    }
     until = 0;
   }
   if constexpr (kChains == 2) {
