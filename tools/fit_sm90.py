@@ -17,7 +17,7 @@ SMS, BANDWIDTH = 132, 4800 * 0.875  # bytes a nanosecond
 LARGE_CLUSTERS = 120 / 132
 BLOCK_BYTES, BLOCK_ROWS, BLOCK_K = 1152, 16, 128
 MIN_WARPS = {8: 9, 16: 7}  # by tokens, as in gemm_decode.cc
-NAMES = ["kFixedUs", "kExtraWaveUs", "kDramShare", "1/kActivationBytesPerNs", "1/kSumBytesPerNs",
+NAMES = ["kFixedUs", "kExtraWaveUs", "kDramShare", "kActivationShare", "1/kSumBytesPerNs",
          "kStepNs", "kStepTokensNs", "kClusterUs"]
 
 
@@ -48,7 +48,8 @@ def features(n: int, k: int, m: int, c: dict[str, int]) -> list[float]:
     sums = 0 if alone else warps_k * c["tile_n"] * ((used + 1) // 2) * 8
     steps = ceil(k_slice, warps_k) * ceil(warps(c) * waves, 4) * row_tiles * 8
     total = ceil(n, BLOCK_ROWS) * ceil(k, BLOCK_K) * BLOCK_BYTES
-    one = [1.0, waves - 1.0, 1e-3 * total / BANDWIDTH, 1e-3 * waves * activations,
+    one = [1.0, waves - 1.0, 1e-3 * total / BANDWIDTH,
+           1e-3 * tiles * cluster * activations / BANDWIDTH,
            1e-3 * waves * sums, 1e-3 * steps, 1e-3 * steps * tokens / 8,
            1.0 if cluster > 1 else 0.0]
     return [x * ceil(m, tokens) for x in one]

@@ -1,20 +1,26 @@
 // The decode GEMM: few tokens, so time is the reading of the weights once.
 //
 // A warp takes kRowTiles blocks of 16 rows and walks down k; its codes and scales come through a
-// ring of cp.async copies of its own, so no barrier stands in the main loop and the loads of a
-// multiprocessor never wait for its slowest warp. The activations of the block's slice of k lie in
-// shared memory as they came, rows padded by 16 bytes against bank conflicts.
+// ring of cp.async copies of its own, so the loads of a multiprocessor never wait for its slowest
+// warp. The activations of the block's slice of k lie in shared memory as they came, rows padded
+// by 16 bytes against bank conflicts. They come before the weights, or wait behind all of the ring:
+// where there are many, only those of the first steps, and the rest while these are under way; the
+// block meets once for each part.
 //
 // k is split over the warps of a block (warps_k) and over the blocks of a cluster; each block owns
-// an equal share of the cluster's rows. Every warp sends its sums to the owner's shared memory by
-// st.async, into a slot of its own, and the owner adds the slots in order: no atomics, no memory
-// to clear, the same bits on every run. Warps that have their rows to themselves write them out.
+// an equal share of the cluster's row tiles. Every warp sends its sums to the owner's shared memory
+// by st.async, into a slot of its own, and a warp of the owner adds up a tile's slots in order: no
+// atomics, no memory to clear, the same bits on every run. Sums stay as mma has them, a lane's four
+// of rows g and g + 8 and tokens 2t and 2t + 1. Warps that have their rows to themselves write them
+// out at once.
 //
-// What lost: bulk copies by one thread (0.3 us to wait and issue each), register rings, sums
-// through global memory, one more slot of the ring under way.
+// A block lives for three microseconds and more, so what can be known before the loop is computed
+// before it, while the first weights are on their way.
+//
+// What lost: bulk copies by one thread (0.3 us to wait and issue each; of the activations by a warp
+// of its own, behind the others' rings: 0.05 to 0.7 us), multicast of the activations, register
+// rings, sums through global memory, one more slot of the ring under way.
 #pragma once
-
-#include <type_traits>
 
 #include "kernels/cuda/async_copy.cuh"
 #include "kernels/sm90/output.cuh"
@@ -22,120 +28,194 @@
 
 namespace nibble::sm90 {
 
-// i / divisor for i below 2^20, given 1 / divisor: half of one keeps off whole numbers by more than
-// the product's error.
-__device__ __forceinline__ int quotient(int i, float inverse) {
-  return static_cast<int>((static_cast<float>(i) + 0.5f) * inverse);
+// cp_async_16 where `holds`, without a branch.
+__device__ __forceinline__ void cp_async_16_if(bool holds, uint32_t to, const uint8_t* from) {
+  asm volatile(
+      "{\n .reg .pred p;\n setp.ne.b32 p, %0, 0;\n"
+      " @p cp.async.cg.shared.global [%1], [%2], 16;\n}" ::"r"(int{holds}),
+      "r"(to), "l"(from)
+      : "memory");
+}
+
+// Computed here and not, as the compiler would have it, where it is used.
+__device__ __forceinline__ void compute_now(uint32_t& x) { asm volatile("" : "+r"(x)); }
+__device__ __forceinline__ void compute_now(int64_t& x) { asm volatile("" : "+l"(x)); }
+
+// A lane's part of a tile to place `to` of D, `c` beside it: y[0] and y[1] are two tokens of a
+// column, y[2] and y[3] of the column eight further; as far as there are tokens and columns.
+template <class T>
+__device__ __forceinline__ void write_lane(const Output& out, int64_t to, const T* c, int tokens,
+                                           int columns, const float (&y)[4]) {
+  T* d = static_cast<T*>(out.d) + to;
+#pragma unroll
+  for (int i = 0; i < 4; ++i) {
+    const int token = i % 2, column = i / 2 * 8;
+    if (token >= tokens || column >= columns) continue;
+    float value = y[i];
+    if (c != nullptr) value += static_cast<float>(c[token * out.c_stride + column]);
+    d[token * out.d_stride + column] = static_cast<T>(value);
+  }
 }
 
 template <int kTokenTiles, int kRowTiles, int kStages, int kMaxThreads, Wide kWide>
 __global__ void __launch_bounds__(kMaxThreads, 1) decode_gemm(const DecodeParams p) {
   using namespace nibble::cuda;
   extern __shared__ __align__(128) uint8_t shared[];
-  const int lane = threadIdx.x, warp_n = threadIdx.y, warp_k = threadIdx.z;
-  const int warp = warp_k * p.warps_n + warp_n, thread = warp * 32 + lane;
+  const int lane = threadIdx.x, warp = threadIdx.y, g = lane / 4, t = lane % 4;
   const int warps_k = 1 << p.warps_k_log2, cluster = 1 << p.cluster_log2;
-  const int threads = p.warps_n * warps_k * 32, g = lane / 4, t = lane % 4;
+  const int warp_n = warp >> p.warps_k_log2, warp_k = warp & (warps_k - 1);
   const int rank = blockIdx.x & (cluster - 1), tile = blockIdx.x >> p.cluster_log2;
-  const uint32_t base = shared_address(shared), barrier = base;
   const int k_begin = p.all_k * rank >> p.cluster_log2;
   const int k_end = p.all_k * (rank + 1) >> p.cluster_log2;
-  const int own_rows = p.own_rows, own_first = tile * own_rows * cluster + rank * own_rows;
-  const int pair_tokens = (p.m + 1) / 2 * 2, slots = cluster * warps_k;
-  const bool alone = slots == 1;  // no sums of others
+  const int warps = p.warps_n << p.warps_k_log2, slots = warps_k << p.cluster_log2;
+  const uint32_t base = shared_address(shared), barrier = base;
 
   // The ring, addressed as this lane sees it. Rows below n's last are read from what follows (the
   // layout ends with kTailBytes) and not written out.
   constexpr int kSlotBytes = kRowTiles * kBlockBytes;
-  const uint32_t ring = base + p.at.ring + warp * (kStages * kSlotBytes) + lane * 16;
+  const uint32_t ring = base + p.ring_at + warp * (kStages * kSlotBytes) + lane * 16;
   const uint32_t ring_end = ring + kStages * kSlotBytes;
-  const int to_scales = kBlockCodeBytes - lane * 12;
   const int steps = (k_end - k_begin - warp_k + warps_k - 1) >> p.warps_k_log2;
-  const int64_t k_step = p.k_stride << p.warps_k_log2;
-  const uint8_t* source = p.weights + (k_begin + warp_k) * p.k_stride +
+  const int64_t k_step = int64_t{p.k_stride} << p.warps_k_log2;
+  const uint8_t* source = p.weights + int64_t{k_begin + warp_k} * p.k_stride +
                           int64_t{tile * p.warps_n + warp_n} * kSlotBytes + lane * 16;
-  uint32_t fetch_to = ring;
-  const auto fetch = [&] {
+  const bool takes_scales = lane < kBlockScaleBytes / 16;
+  const auto fetch = [&](bool any, uint32_t to) {
 #pragma unroll
     for (int r = 0; r < kSlotBytes; r += kBlockBytes) {
-      cp_async_16(fetch_to + r, source + r);
-      cp_async_16(fetch_to + r + 512, source + r + 512);
-      cp_async_4(fetch_to + r + to_scales, source + r + to_scales);
+      cp_async_16_if(any, to + r, source + r);
+      cp_async_16_if(any, to + r + 512, source + r + 512);
+      cp_async_16_if(any && takes_scales, to + r + kBlockCodeBytes, source + r + kBlockCodeBytes);
     }
     source += k_step;
-    fetch_to += kSlotBytes;
-    if (fetch_to == ring_end) fetch_to = ring;
   };
+  // A group of copies for each slot; the last is left open.
   const auto fill_ring = [&] {
 #pragma unroll 1
     for (int s = 0; s < kStages - 1; ++s) {
-      if (s < steps) fetch();
-      cp_async_commit();
+      if (s > 0) cp_async_commit();
+      fetch(s < steps, ring + s * kSlotBytes);
+    }
+  };
+  // Bytes [begin, end) of every token's slice of k. A warp takes a part of a token, and blocks
+  // start with different tokens, or all would ask the same slice of L2 at once.
+  const auto copy_activations = [&](int begin, int end) {
+    const int parts = max(warps >> p.tokens_log2, 1);
+    const int valid = (p.k - k_begin * kBlockK) * 2;
+#pragma unroll 1
+    for (int i = warp; i < parts << p.tokens_log2; i += warps) {
+      const int token = (i + tile) & ((1 << p.tokens_log2) - 1);
+      if (token >= p.m) continue;
+      const auto* from =
+          reinterpret_cast<const uint8_t*>(p.a + token * p.a_stride + k_begin * kBlockK);
+      const uint32_t to = base + kActivationsAt + token * p.activation_stride;
+#pragma unroll 2
+      for (int at = begin + (i >> p.tokens_log2) * 512 + lane * 16; at < end; at += parts * 512) {
+        cp_async_16(to + at, from + min(at, valid - 16), at < valid ? 16 : 0);
+      }
     }
   };
 
-  if (!alone) {
-    if (thread == 0) {
-      mbarrier_init(barrier, 1);
-      fence_mbarrier_init();
-      mbarrier_expect(barrier, slots * own_rows * pair_tokens * 4);
-    }
-    __syncwarp();
-    if (cluster > 1) cluster_arrive();
-  }
-
   // Activations before the ring, for everyone waits for them, unless the weights can come while
   // another kernel still makes the activations.
+  const int slice_bytes = (k_end - k_begin) * (kBlockK * 2);
+  const int first_bytes = min(slice_bytes, p.first_steps << p.warps_k_log2 << 8);
+  static_assert(kBlockK * 2 == 1 << 8);
   if (p.weights_first) fill_ring();
   wait_for_previous_kernel();
-  {
-    const int chunks = (k_end - k_begin) * (kBlockK / 8), total = chunks * p.m;
-    const float per_token = __fdividef(1.0f, static_cast<float>(chunks));
-    // Blocks start in different places, or all would ask the same slice of L2 at once.
-    const int turn = static_cast<int>(__umulhi(tile * 0x9E3779B9u, total)) & ~7;
-    for (int i = thread; i < total; i += threads) {
-      const int j = i + turn < total ? i + turn : i + turn - total;
-      const int token = quotient(j, per_token), chunk = j - token * chunks;
-      const int k = k_begin * kBlockK + chunk * 8;
-      cp_async_16(base + p.at.activations + token * p.at.activation_stride + chunk * 16,
-                  p.a + token * p.a_stride + min(k, p.k - 8), k < p.k ? 16 : 0);
+  copy_activations(0, first_bytes);
+  cp_async_commit();
+  if (!p.weights_first) fill_ring();
+  copy_activations(first_bytes, slice_bytes);
+  cp_async_commit();
+  if (cluster > 1) {
+    if (warp == 0 && lane == 0) {
+      mbarrier_init(barrier, 1);
+      fence_mbarrier_init();
+      mbarrier_expect(barrier, slots * p.own_tiles * ((p.m + 1) / 2) * 128);
     }
-    // Factors of a row: what its sums are multiplied by, and what is added.
+    __syncwarp();
+    cluster_arrive();
+  }
+
+  // What this warp will write: its own tiles where it is alone with them, or one of the block's
+  // (there are fewer than warps then). Factors of a row: what its sums are multiplied by, and what
+  // is added.
+  const bool alone = slots == 1;
+  const int write_tile =
+      tile * (p.warps_n * kRowTiles) + (alone ? warp * kRowTiles : rank * p.own_tiles + warp);
+  const float scale = sum_scale(p.out);
+  float alpha[kRowTiles][2], bias[kRowTiles][2];
+#pragma unroll
+  for (int i = 0; i < kRowTiles * 2; ++i) {
+    const int row = write_tile * kBlockRows + i * 8 + g;
     const int last_row = (p.n + kBlockRows - 1) / kBlockRows * kBlockRows - 1;
-    const bool biased = p.out.bias != nullptr;
-    const float* bias = biased ? p.out.bias : p.row_alpha;
-    for (int i = thread; i < own_rows; i += threads) {
-      const int row = own_first + i, logical = min(logical_row(p.out, row), p.n - 1);
-      cp_async_4(base + p.at.factors + i * 8, p.row_alpha + min(row, last_row));
-      cp_async_4(base + p.at.factors + i * 8 + 4, bias + logical, biased ? 4 : 0);
+    alpha[i / 2][i % 2] = p.row_alpha[min(row, last_row)];
+    bias[i / 2][i % 2] =
+        p.out.bias == nullptr ? 0.0f : p.out.bias[min(logical_row(p.out, row), p.n - 1)];
+  }
+  const int tile_columns = p.out.silu_mul ? 8 : kBlockRows;
+  const int write_column = write_tile * tile_columns + g;
+  int64_t write_to = 2 * t * p.out.d_stride + write_column;
+  compute_now(write_to);
+  const auto write = [&](int r, int i, const float* x) {
+    const float upper = alpha[r][0] * scale, lower = alpha[r][1] * scale;
+    float y[4] = {fmaf(x[0], upper, bias[r][0]), fmaf(x[1], upper, bias[r][0]),
+                  fmaf(x[2], lower, bias[r][1]), fmaf(x[3], lower, bias[r][1])};
+    const int token = i * 8 + 2 * t, column = write_column + r * tile_columns;
+    int columns = p.out.columns - column;
+    if (p.out.silu_mul) {
+      y[0] = silu(y[0]) * y[2];
+      y[1] = silu(y[1]) * y[3];
+      columns = min(columns, 8);
     }
-    cp_async_commit();
+    const auto write_as = [&](auto zero) {
+      using T = decltype(zero);
+      const T* c = static_cast<const T*>(p.out.c);
+      if (c != nullptr) c += token * p.out.c_stride + column;
+      write_lane<T>(p.out, write_to + i * 8 * p.out.d_stride + r * tile_columns, c, p.m - token,
+                    columns, y);
+    };
+    if (p.out.type == OutputType::kBF16) return write_as(__nv_bfloat16());
+    if (p.out.type == OutputType::kF16) return write_as(__half());
+    write_as(float());
+  };
+
+  // A slot of the owner's memory has its tiles, a lane's four sums beside the next lane's.
+  constexpr int kTileBytes = kTokenTiles * 512;
+  const int slot_bytes = p.own_tiles * kTileBytes;
+  uint32_t send_to[kRowTiles], send_barrier[kRowTiles];
+#pragma unroll
+  for (int r = 0; r < kRowTiles; ++r) {
+    int index = warp_n * kRowTiles + r, owner = 0;
+    for (; index >= p.own_tiles; index -= p.own_tiles) ++owner;
+    send_to[r] =
+        base + p.sums_at + (rank * warps_k + warp_k) * slot_bytes + index * kTileBytes + lane * 16;
+    send_barrier[r] = barrier;
+    if (cluster > 1) {
+      send_to[r] = remote_address(send_to[r], owner);
+      send_barrier[r] = remote_address(barrier, owner);
+    }
+    compute_now(send_to[r]);
+    compute_now(send_barrier[r]);
   }
-  if (p.weights_first) {
-    cp_async_wait<0>();
-  } else {
-    fill_ring();
-    cp_async_wait<kStages - 1>();
-  }
-  __syncthreads();
 
   // ldmatrix: lane i reads token i % 8, chunk i / 8 of four. Tokens beyond m repeat the last.
   uint32_t token_at[kTokenTiles];
 #pragma unroll
   for (int i = 0; i < kTokenTiles; ++i) {
-    token_at[i] = base + p.at.activations +
-                  min(i * 8 + lane % 8, p.m - 1) * p.at.activation_stride + warp_k * (kBlockK * 2) +
-                  lane / 8 * 16;
+    token_at[i] = base + kActivationsAt + min(i * 8 + lane % 8, p.m - 1) * p.activation_stride +
+                  warp_k * (kBlockK * 2) + lane / 8 * 16;
   }
   // Batches of loads ahead of their use and, where registers allow, two chains of sums: with two to
   // four warps a scheduler, latencies show.
   constexpr int kBatch = kTokenTiles == 1 ? 4 : 2;
   constexpr int kChains = kRowTiles * kTokenTiles <= 2 ? 2 : 1;
   float sum[kChains][kRowTiles][kTokenTiles][4] = {};
-  uint32_t slot = ring;
+  uint32_t slot = ring, last_slot = ring_end - kSlotBytes;
   const int to_step_scales = kBlockCodeBytes + g * 16 - lane * 16;
   const int token_step = kBlockK * 2 << p.warps_k_log2;
-  const auto step = [&](auto fetches) {
+  const auto step = [&](int left) {
     cp_async_wait<kStages - 2>();
     __syncwarp();  // scales are read by other lanes than copied them
     uint4 codes[kRowTiles][2], scales[kRowTiles];
@@ -156,8 +236,7 @@ __global__ void __launch_bounds__(kMaxThreads, 1) decode_gemm(const DecodeParams
         }
       }
       if (first == 0) {
-        if constexpr (decltype(fetches)::value)
-          fetch();  // into the slot that the step before has read
+        fetch(left > kStages - 1, last_slot);
         cp_async_commit();
       }
 #pragma unroll
@@ -178,104 +257,78 @@ __global__ void __launch_bounds__(kMaxThreads, 1) decode_gemm(const DecodeParams
     }
 #pragma unroll
     for (int i = 0; i < kTokenTiles; ++i) token_at[i] += token_step;
+    last_slot = slot;
     slot += kSlotBytes;
     if (slot == ring_end) slot = ring;
   };
+  if (p.weights_first) {
+    cp_async_wait<0>();
+  } else {
+    cp_async_wait<kStages - 1>();  // all but the ring's groups
+  }
+  __syncthreads();
+  if (cluster > 1) cluster_wait();  // st.async faults outside of a cluster
   int left = steps;
+  int until = p.weights_first ? min(steps, kStages - 1) : max(steps - p.first_steps, 0);
 #pragma unroll 1
-  for (; left > kStages - 1; --left) step(std::true_type());
-  let_next_kernel_start();
+  for (;;) {
 #pragma unroll 1
-  for (; left > 0; --left) step(std::false_type());
-  cp_async_wait<0>();
+    for (; left > until; --left) step(left);
+    if (until == 0) break;
+    if (p.weights_first) {
+      let_next_kernel_start();  // all loads are under way
+    } else {
+      __syncthreads();  // the rest of the activations: in the group of the ring's last slot
+    }
+    until = 0;
+  }
   if constexpr (kChains == 2) {
 #pragma unroll
     for (int i = 0; i < kRowTiles * kTokenTiles * 4; ++i)
       (&sum[0][0][0][0])[i] += (&sum[1][0][0][0])[i];
   }
-
-  // y of a row of the block's own, for two tokens.
-  const float scale = sum_scale(p.out);
-  const auto scaled = [&](int row, float2 sums) -> float2 {
-    const float2 f = load_shared_f32x2(base + p.at.factors + row * 8);
-    return {fmaf(sums.x, f.x * scale, f.y), fmaf(sums.y, f.x * scale, f.y)};
-  };
-  // Row `row` of the own ones; with SiLU-mul a row of gate, `up` that of row + 8.
-  const auto write = [&](int token, int row, float2 y, float2 up) {
-    int column = own_first + row;
-    if (p.out.silu_mul) {
-      column = column / kBlockRows * 8 + column % 8;
-      y = {silu(y.x) * up.x, silu(y.y) * up.y};
-    }
-    if (column >= p.out.columns || token >= p.m) return;
-    store_output(p.out, token, column, y.x);
-    if (token + 1 < p.m) store_output(p.out, token + 1, column, y.y);
-  };
   if (alone) {
 #pragma unroll
     for (int r = 0; r < kRowTiles; ++r) {
-      const int row = (warp_n * kRowTiles + r) * kBlockRows + g;
 #pragma unroll
-      for (int i = 0; i < kTokenTiles; ++i) {
-        const float* x = sum[0][r][i];
-        const int token = i * 8 + 2 * t;
-        const float2 upper = scaled(row, {x[0], x[1]}), lower = scaled(row + 8, {x[2], x[3]});
-        write(token, row, upper, lower);
-        if (!p.out.silu_mul) write(token, row + 8, lower, lower);
-      }
+      for (int i = 0; i < kTokenTiles; ++i) write(r, i, sum[0][r][i]);
     }
     return;
   }
 
-  // Slot s of the owner: own_rows x pair_tokens sums. (st.async faults outside of a cluster.)
-  if (cluster > 1) cluster_wait();
-  const int my_slot = rank * warps_k + warp_k;
 #pragma unroll
-  for (int half = 0; half < 2 * kRowTiles; ++half) {
-    const int row = warp_n * (kRowTiles * kBlockRows) + half * 8;
-    int owner = 0;
-    while (row >= (owner + 1) * own_rows) ++owner;
-    uint32_t to = base + p.at.sums +
-                  ((my_slot * own_rows + row - owner * own_rows + g) * pair_tokens + 2 * t) * 4;
-    uint32_t to_barrier = barrier;
-    if (cluster > 1) {
-      to = remote_address(to, owner);
-      to_barrier = remote_address(barrier, owner);
-    }
+  for (int r = 0; r < kRowTiles; ++r) {
 #pragma unroll
     for (int i = 0; i < kTokenTiles; ++i) {
-      const float* pair = &sum[0][half / 2][i][half % 2 * 2];
+      const float* x = sum[0][r][i];
       if (i * 8 + 2 * t >= p.m) continue;
       if (cluster > 1) {
-        store_remote(to + i * 32, pair[0], pair[1], to_barrier);
+        store_remote(send_to[r] + i * 512, x, send_barrier[r]);
       } else {
-        store_shared(to + i * 32, pair[0], pair[1]);
+        store_shared_16(send_to[r] + i * 512, {__float_as_uint(x[0]), __float_as_uint(x[1]),
+                                               __float_as_uint(x[2]), __float_as_uint(x[3])});
       }
     }
   }
-  if (cluster > 1) {
-    mbarrier_wait(barrier, 0);
-  } else {
-    __syncthreads();
-  }
-  const auto add_up = [&](int row, int token) {
-    float2 total = {0.0f, 0.0f};
-    const uint32_t from = base + p.at.sums + (row * pair_tokens + token) * 4;
+  if (cluster == 1) __syncthreads();
+  if (warp >= p.own_tiles) return;
+  if (cluster > 1) mbarrier_wait(barrier, 0);
+#pragma unroll
+  for (int i = 0; i < kTokenTiles; ++i) {
+    if (i * 8 + 2 * t >= p.m) break;
+    uint32_t from = base + p.sums_at + warp * kTileBytes + i * 512 + lane * 16;
+    float4 total = load_shared_f32x4(from);
 #pragma unroll 4
-    for (int s = 0; s < slots; ++s) {
-      const float2 part = load_shared_f32x2(from + s * own_rows * pair_tokens * 4);
+    for (int s = 1; s < slots; ++s) {
+      from += slot_bytes;
+      const float4 part = load_shared_f32x4(from);
       total.x += part.x;
       total.y += part.y;
+      total.z += part.z;
+      total.w += part.w;
     }
-    return scaled(row, total);
-  };
-  const int columns = p.out.silu_mul ? own_rows / 2 : own_rows;
-  const float per_pair = __fdividef(1.0f, static_cast<float>(columns));
-  for (int i = thread; i < columns * (pair_tokens / 2); i += threads) {
-    const int pair = quotient(i, per_pair), column = i - pair * columns;
-    const int row = p.out.silu_mul ? column / 8 * kBlockRows + column % 8 : column;
-    const float2 y = add_up(row, pair * 2);
-    write(pair * 2, row, y, p.out.silu_mul ? add_up(row + 8, pair * 2) : y);
+    const float x[4] = {total.x, total.y, total.z, total.w};
+    write(0, i, x);
   }
 }
 

@@ -23,28 +23,28 @@ struct Output {
   bool silu_mul = false;
 };
 
-// Where things lie in a decode block's shared memory, in bytes. The ring of copies lies at a
-// multiple of 128: 16 bytes beside one, each copy of a line is two writes, and a GEMM takes a fifth
-// longer.
-struct DecodeShared {
-  int factors, activations, activation_stride, ring, sums, bytes;
-};
+// In a decode block's shared memory, behind a barrier.
+inline constexpr int kActivationsAt = 128;
 
+// What the first loads need stands together, in front: the constant cache brings lines.
 struct DecodeParams {
   const uint8_t* weights;
-  const float* row_alpha;
+  // Up to `a`, and from tokens_log2 on, launch_decode's: divisions cost a kernel of a few
+  // microseconds too much.
+  int k_stride;                             // of the weights, in bytes
+  int all_k;                                // blocks of k
+  int warps_n, warps_k_log2;                // the block's warps: rows by k
+  int cluster_log2;                         // blocks that share rows, each a part of k
+  int ring_at, sums_at, activation_stride;  // bytes of shared memory
   const uint16_t* a;
   int64_t a_stride;
-  Output out;
   int m, n, k;
-  // The rest is launch_decode's: divisions cost a kernel of a few microseconds too much.
-  int64_t k_stride;           // of the weights, in bytes
-  int all_k;                  // blocks of k
-  int warps_n, warps_k_log2;  // the block's warps: rows by k
-  int cluster_log2;           // blocks that share rows, each a part of k
-  int own_rows;               // that a block of the cluster adds up
-  DecodeShared at;
+  int tokens_log2;     // of m, rounded up
+  int first_steps;     // of a warp, whose activations come before the weights
+  int own_tiles;       // of 16 rows, that a block of the cluster adds up
   bool weights_first;  // fill the ring before waiting for the kernel in front
+  const float* row_alpha;
+  Output out;
 };
 
 struct WgmmaParams {
