@@ -151,8 +151,8 @@ std::vector<GemmDesc> variants(const GemmDesc& desc, const Device& device) {
   return all;
 }
 
-// What the host spends: on choosing, when a plan is made, and on each call, which is put in order
-// and not waited for.
+// What the host spends: on choosing, when a plan is made, and on calls, which are put in order and
+// not waited for. To be measured before anything has launched the GEMMs' kernels.
 void bench_host(const TimedGemm::Options& options, DType type, const Device& device,
                 const BenchSink& sink) {
   std::mt19937 random(1);
@@ -174,26 +174,44 @@ void bench_host(const TimedGemm::Options& options, DType type, const Device& dev
     row.unit = "us";
     sink(row);
   };
-  constexpr int kRepeats = 9, kCalls = 64;
   using Clock = std::chrono::steady_clock;
-  const auto seconds_of = [](Clock::time_point begin, int calls) {
-    return std::chrono::duration<double>(Clock::now() - begin).count() / calls;
+  const auto seconds_of = [](const auto& work) {
+    const auto begin = Clock::now();
+    work();
+    return std::chrono::duration<double>(Clock::now() - begin).count();
   };
+  constexpr int kRepeats = 9, kCalls = 64;
   std::vector<double> making, running;
   for (int i = 0; i < kRepeats; ++i) {
-    const auto begin = Clock::now();
-    const GemmPlan plan(weight, device, plan_options);
-    making.push_back(seconds_of(begin, 1));
+    making.push_back(seconds_of([&] { GemmPlan(weight, device, plan_options); }));
   }
   add("making a plan", making);
+
   const GemmPlan plan(weight, device, plan_options);
-  const Rotated a(std::vector<uint8_t>(static_cast<size_t>(options.k) * size_of(type)), 1, device);
-  const Rotated d(std::vector<uint8_t>(static_cast<size_t>(options.n) * size_of(type)), 1, device);
+  const auto elements = [&](int64_t columns) {
+    return std::vector<uint8_t>(static_cast<size_t>(options.max_m * columns) * size_of(type));
+  };
+  const Rotated a(elements(options.k), 1, device), d(elements(options.n), 1, device);
+  const auto run = [&](int64_t m) { plan.run(a[0], options.k, d[0], options.n, m); };
+  // Each call right behind other work: a driver that slept takes 20 us more for any first launch.
+  constexpr int kSettled = 90, kAll = 100;
+  for (const int64_t m : {1, 16, 64, 512}) {
+    if (m > options.max_m) break;
+    std::vector<double> calls;
+    for (int call = 0; call < kAll; ++call) {
+      cuda::copy(d[0], a[0], size_of(type), device.stream().cuda);
+      device.synchronize();
+      calls.push_back(seconds_of([&] { run(m); }));
+    }
+    add(fmt::format("first plan.run, m={}", m), {calls.front()});
+    add(fmt::format("hundredth plan.run, m={}", m), {calls.begin() + kSettled, calls.end()});
+  }
   for (int i = 0; i < kRepeats; ++i) {
     device.synchronize();
-    const auto begin = Clock::now();
-    for (int call = 0; call < kCalls; ++call) plan.run(a[0], options.k, d[0], options.n, 1);
-    running.push_back(seconds_of(begin, kCalls));
+    running.push_back(seconds_of([&] {
+                        for (int call = 0; call < kCalls; ++call) run(1);
+                      }) /
+                      kCalls);
   }
   device.synchronize();
   add("plan.run, m=1", running);
@@ -218,6 +236,7 @@ void bench_gemm(const Device& device, std::string_view filter, const BenchSink& 
     for (auto row = first; row != end; ++row) {
       options.max_m = std::max(options.max_m, row->integer("m"));
     }
+    if (first == rows.begin() && is_cuda(device)) bench_host(options, type, device, sink);
     WeightTensor header;
     header.format = options.weight;
     header.n = options.n;
@@ -239,7 +258,6 @@ void bench_gemm(const Device& device, std::string_view filter, const BenchSink& 
         }
       }
     }
-    if (first == rows.begin() && is_cuda(device)) bench_host(options, type, device, sink);
     first = end;
   }
 }
