@@ -47,9 +47,10 @@ __global__ void __launch_bounds__(kMaxGroups * 128 + 128, 1)
   const int rank = cluster_rank(), worker = cluster_index();
   const int rows = p.groups * kGroupRows;
   constexpr bool kStream = is_streamed(kTokens, kMaxGroups);
-  // The pair behind which the next step's weights are read: early, they cost no wait (2 % of GEMMs
-  // of 64 tokens). In narrow tiles ptxas then waits for each product (a tenth longer).
-  constexpr int kLoadBehind = kTokens >= 64 ? 1 : 3;
+  // The pair behind which the next step's weights are read: early, they cost no wait (2 to 4 % of a
+  // GEMM of 64 tokens). With one product under way that wait stands in front of the next (3 %
+  // lost), and in narrow tiles ptxas then waits for each product (a tenth).
+  constexpr int kLoadBehind = kTokens >= 64 && kPending == 3 ? 1 : 3;
   using Parts = WgmmaParts<kStream>;
   // Of a shared tile, unit u is written out by block u % split of the cluster.
   constexpr int kUnit = unit_tokens(kTokens);
@@ -178,15 +179,7 @@ __global__ void __launch_bounds__(kMaxGroups * 128 + 128, 1)
         const uint32_t operand = __shfl_sync(~0u, operand_of(base + slot * at.slot_activations), 0);
         const uint32_t before = last;
         last = slot;
-        uint32_t next = slot, next_parity = parity;
-        if (++slot == p.stages) {
-          slot = 0;
-          parity ^= 1;
-        }
-        if (k + 1 < part.k_end) {  // else its own weights once more, rather than a branch
-          next = slot;
-          next_parity = parity;
-        }
+        const bool more = k + 1 < part.k_end;
         uint4 next_scales;
 #pragma unroll
         for (int pair = 0; pair < 4; ++pair) {
@@ -200,11 +193,17 @@ __global__ void __launch_bounds__(kMaxGroups * 128 + 128, 1)
           wgmma<kWide == Wide::kF16, kTokens>(sum, a + 4, b + kOperandStep16);
           wgmma_commit();
           if (pair == kLoadBehind) {
-            mbarrier_wait(full + next * 8, next_parity);
-            codes[0] = load_shared_16(weights_of(next));
-            next_scales = load_scales(weights_of(next));
+            if (++slot == p.stages) {
+              slot = 0;
+              parity ^= 1;
+            }
+            if (more) {
+              mbarrier_wait(full + slot * 8, parity);
+              codes[0] = load_shared_16(weights_of(slot));
+              next_scales = load_scales(weights_of(slot));
+            }
           }
-          if (pair == 3) codes[1] = load_shared_16(weights_of(next) + 512);
+          if (pair == 3 && more) codes[1] = load_shared_16(weights_of(slot) + 512);
           wgmma_wait<kPending>();
           // All that read the slot before has ended.
           if (pair == kPending - 1 && k > part.k_begin) release(before);
