@@ -16,6 +16,7 @@ import numpy as np
 RESIDENT = np.array([132, 66, 38, 30, 22])  # clusters of 1 .. 5 blocks, as in gemm_wgmma.cc
 BANDWIDTH = 4800.0  # bytes a nanosecond
 ONE_TILE = 64
+MANY_PARTS = 1.03
 GROUP_ROWS, BLOCK_BYTES, BLOCK_ROWS, BLOCK_K = 64, 1152, 16, 128
 START = {"kFixedUs": 3.0, "kNextTileUs": 2.5, "kReduceUs": 1.7, "kReduceNs": 6.7, "kStreamUs": 5.3,
          "kStreamNs": 13.0, "kMacsPerNs": 4285.0, "kWidenNs": 94.0,
@@ -71,6 +72,7 @@ class Timings:
         us = c["kFixedUs"] + 1e-3 * np.maximum(waves * tile, read / (BANDWIDTH * c["kDramEfficiency"]))
         us += c["kNextTileUs"] * np.maximum(0, waves - 1)
         us += np.where(self.stream, c["kStreamUs"] + 1e-3 * c["kStreamNs"] * outputs, 0)
+        us = us * np.where(self.stream & (tiles < clusters), MANY_PARTS, 1)
         share = (self.split - 1) / self.split
         return us + np.where(self.split > 1, c["kReduceUs"] + 1e-3 * c["kReduceNs"] * outputs * share, 0)
 

@@ -22,18 +22,24 @@ decltype(&cuTensorMapEncodeTiled) encode_function() {
   return reinterpret_cast<decltype(&cuTensorMapEncodeTiled)>(found);
 }
 
+const auto& encoder() {
+  static const auto encode = encode_function();
+  return encode;
+}
+
 }  // namespace
+
+void load_tensor_map_encoder() { encoder(); }
 
 CUtensorMap tensor_map_16bit(const void* data, int64_t rows, int64_t cols, int64_t row_bytes,
                              int box_rows) {
-  static const auto encode = encode_function();
   const cuuint64_t sizes[] = {static_cast<cuuint64_t>(cols), static_cast<cuuint64_t>(rows)};
   const cuuint64_t strides[] = {static_cast<cuuint64_t>(row_bytes)};
   const cuuint32_t box[] = {kBoxCols, static_cast<cuuint32_t>(box_rows)};
   const cuuint32_t steps[] = {1, 1};
   CUtensorMap map;
   const CUresult status =
-      encode(&map, CU_TENSOR_MAP_DATA_TYPE_UINT16, 2, const_cast<void*>(data), sizes, strides, box,
+      encoder()(&map, CU_TENSOR_MAP_DATA_TYPE_UINT16, 2, const_cast<void*>(data), sizes, strides, box,
              steps, CU_TENSOR_MAP_INTERLEAVE_NONE, CU_TENSOR_MAP_SWIZZLE_128B,
              CU_TENSOR_MAP_L2_PROMOTION_L2_256B, CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE);
   NIBBLE_CHECK(status == CUDA_SUCCESS, ErrorCode::kDevice,

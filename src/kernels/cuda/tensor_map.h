@@ -12,5 +12,7 @@ namespace nibble::cuda {
 // `row_bytes` must be multiples of 16. Throws kDevice where the driver refuses.
 CUtensorMap tensor_map_16bit(const void* data, int64_t rows, int64_t cols, int64_t row_bytes,
                              int box_rows);
+// Looks the driver's function up, which the first map would wait for; throws as above.
+void load_tensor_map_encoder();
 
 }  // namespace nibble::cuda

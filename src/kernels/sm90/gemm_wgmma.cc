@@ -89,12 +89,13 @@ std::span<const KernelConfig> candidates(const GemmDesc& d, const DeviceInfo& de
 // 1069 configurations (5 % off in the mean, the fast ones counting most). By a fit without a layer,
 // what is chosen for it is 0.5 % slower than the best candidate (geometric mean; 7 % at worst).
 // What runs beside each other adds up as the root of squares: maxima and sums left 0.7 % and 10 %.
-constexpr double kFixedUs = 2.99;       // launch, first loads, output
-constexpr double kNextTileUs = 2.97;    // nothing is multiplied while a tile is written out
-constexpr double kReduceUs = 1.72;      // the sums of a split tile,
-constexpr double kReduceNs = 6.59;      // a token of 64 rows that another block sums
-constexpr double kStreamUs = 6.55;      // flags, and sums through L2,
-constexpr double kStreamNs = 9.02;      // a token of 64 rows of them
+constexpr double kFixedUs = 2.99;     // launch, first loads, output
+constexpr double kNextTileUs = 2.97;  // nothing is multiplied while a tile is written out
+constexpr double kReduceUs = 1.72;    // the sums of a split tile,
+constexpr double kReduceNs = 6.59;    // a token of 64 rows that another block sums
+constexpr double kStreamUs = 6.55;    // flags, and sums through L2,
+constexpr double kStreamNs = 9.02;    // a token of 64 rows of them
+constexpr double kManyParts = 1.03;   // fewer tiles than blocks: chosen by the bare fit, they lost 9 %
 constexpr double kMacsPerNs = 3460.0;   // of a multiprocessor's tensor cores
 constexpr double kWidenNs = 80.7;       // 64 rows x 128 of k
 constexpr double kWideTile = 1.16;      // 256 tokens: too few registers to hide what is read
@@ -122,6 +123,7 @@ double estimate_us(const GemmDesc& d, const KernelConfig& config, const DeviceIn
   double us = kFixedUs + 1e-3 * std::max(waves * tile, dram);
   us += kNextTileUs * std::max(0.0, waves - 1.0);
   if (c.stream) us += kStreamUs + 1e-3 * kStreamNs * outputs;
+  if (c.stream && tiles < clusters) us *= kManyParts;
   if (c.split > 1) us += kReduceUs + 1e-3 * kReduceNs * outputs * (c.split - 1) / c.split;
   return us;
 }

@@ -135,7 +135,9 @@ void launch_wgmma(const WgmmaParams& params, const uint16_t* a, int64_t a_row_by
   p.own_units = own_units(c.tokens, c.split);
   const Variant& v = *find(c);
   CUtensorMap activations = {};
-  if (!stream.load) {
+  if (stream.load) {
+    cuda::load_tensor_map_encoder();
+  } else {
     activations = cuda::tensor_map_16bit(a, p.m, p.k, a_row_bytes, c.tokens / (multicast ? 2 : 1));
   }
   cuda::launch({.grid = static_cast<unsigned>(clusters * c.cluster),
