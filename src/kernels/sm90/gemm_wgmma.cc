@@ -95,7 +95,8 @@ constexpr double kReduceUs = 1.72;    // the sums of a split tile,
 constexpr double kReduceNs = 6.59;    // a token of 64 rows that another block sums
 constexpr double kStreamUs = 6.55;    // flags, and sums through L2,
 constexpr double kStreamNs = 9.02;    // a token of 64 rows of them
-constexpr double kManyParts = 1.03;   // fewer tiles than blocks: chosen by the bare fit, they lost 9 %
+constexpr double kManyParts =
+    1.03;  // fewer tiles than blocks: chosen by the bare fit, they lost 9 %
 constexpr double kMacsPerNs = 3460.0;   // of a multiprocessor's tensor cores
 constexpr double kWidenNs = 80.7;       // 64 rows x 128 of k
 constexpr double kWideTile = 1.16;      // 256 tokens: too few registers to hide what is read
