@@ -63,12 +63,14 @@ Support can_hold_rows(const WeightTensor& t) {
   return Support::yes();
 }
 
-Support can_prepare_rows(const WeightTensor& tensor, const DeviceInfo& device) {
+Support multiplies_fp4(const DeviceInfo& device) {
   if (device.kind != DeviceKind::kCuda) return Support::no("runs on a CUDA device only");
-  constexpr int kChips[] = {100, 103, 120, 121};
-  if (std::ranges::find(kChips, device.sm) == std::end(kChips)) {
-    return Support::no("needs compute capability 10.0, 10.3, 12.0 or 12.1, found sm_{}", device.sm);
-  }
+  if (std::ranges::find(kFp4Chips, device.sm) != std::end(kFp4Chips)) return Support::yes();
+  return Support::no("needs compute capability 10.0, 10.3, 12.0 or 12.1, found sm_{}", device.sm);
+}
+
+Support can_prepare_rows(const WeightTensor& tensor, const DeviceInfo& device) {
+  if (const Support s = multiplies_fp4(device); !s) return s;
   return can_hold_rows(tensor);
 }
 

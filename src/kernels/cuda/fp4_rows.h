@@ -27,8 +27,12 @@ struct Fp4RowsPlaces {
   Fp4RowsPlaces(WeightFormat format, int64_t n, int64_t k, size_t num_segments);
 };
 
+// A chip whose tensor cores multiply 4-bit floats.
+inline constexpr int kFp4Chips[] = {100, 103, 120, 121};
+Support multiplies_fp4(const DeviceInfo& device);
+
 Support can_hold_rows(const WeightTensor& tensor);
-// can_hold_rows, on a chip whose tensor cores multiply 4-bit floats: 10.0, 10.3, 12.0, 12.1.
+// can_hold_rows, where multiplies_fp4.
 Support can_prepare_rows(const WeightTensor& tensor, const DeviceInfo& device);
 PreparedWeight prepare_rows(const WeightTensor& tensor, Stream stream);
 

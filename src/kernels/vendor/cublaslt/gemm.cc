@@ -109,7 +109,7 @@ std::shared_ptr<Plan> plan_of(const GemmDesc& d, int device) {
 
 // The library itself has the last word: what it knows changes with its version and with the chip.
 Support can_implement(const GemmDesc& d, const DeviceInfo& device) {
-  if (const Support s = runs_on(device); !s) return s;
+  if (const Support s = cuda::multiplies_fp4(device); !s) return s;
   if (const Support s = takes(d); !s) return s;
   if (!Backend::instance().reason().empty()) return {Backend::instance().reason()};
   try {
@@ -189,13 +189,6 @@ void launch(const GemmArgs& args, const KernelConfig& config, Stream stream) {
 }
 
 }  // namespace
-
-Support runs_on(const DeviceInfo& device) {
-  if (device.kind != DeviceKind::kCuda) return Support::no("runs on a CUDA device only");
-  constexpr int kChips[] = {100, 103, 120, 121};
-  if (std::ranges::find(kChips, device.sm) != std::end(kChips)) return Support::yes();
-  return Support::no("needs compute capability 10.0, 10.3, 12.0 or 12.1, found sm_{}", device.sm);
-}
 
 // cuBLAS 13's documentation of cublasLtMatmul, "block-scaled FP4 kernels", and "Tensor Core Usage":
 // rows of every matrix are aligned to 16 bytes; C and D have one type of 16 or 32 bits.

@@ -12,8 +12,7 @@ class Plans;
 
 extern const GemmImpl kGemm;  // "cublaslt_fp4_gemm"
 
-// What can be said without the library: of the chip, and of the rest.
-Support runs_on(const DeviceInfo& device);
+// What can be said without the library and the chip.
 Support takes(const GemmDesc& desc);
 
 // What a device's matmuls share.

@@ -16,7 +16,6 @@ namespace {
 
 constexpr ScaleLayout kScales = ScaleLayout::kSwizzled128x4;
 constexpr int kSplits[] = {1, 2, 4, 8};
-constexpr int kChips[] = {100, 103, 120, 121};
 
 int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
@@ -67,7 +66,7 @@ struct Choices {
 const Choices* choices(WeightFormat format, DType d_type, int sm) {
   static const auto all = [] {
     std::vector<Choices> made;
-    for (const int chip : kChips) {
+    for (const int chip : cuda::kFp4Chips) {
       for (const WeightFormat f : {WeightFormat::kNvfp4, WeightFormat::kMxfp4}) {
         for (const DType d : {DType::kBF16, DType::kF32}) made.emplace_back(chip, f, d);
       }
@@ -167,10 +166,7 @@ std::vector<const Kernel*> all_kernels() {
 }
 
 Support can_implement(const GemmDesc& d, const DeviceInfo& device) {
-  if (device.kind != DeviceKind::kCuda) return Support::no("runs on a CUDA device only");
-  if (std::ranges::find(kChips, device.sm) == std::end(kChips)) {
-    return Support::no("is built for sm_100, sm_103, sm_120 and sm_121, found sm_{}", device.sm);
-  }
+  if (const Support s = cuda::multiplies_fp4(device); !s) return s;
   if (d.layout != WeightLayout::kFp4Rows) {
     return Support::no("reads layout {}, found {}", to_string(WeightLayout::kFp4Rows),
                        to_string(d.layout));

@@ -72,7 +72,7 @@ class Cublaslt : public testing::Test {
 };
 
 TEST(CublasltSupport, RunsOnChipsWithFp4TensorCores) {
-  for (const int sm : {100, 103, 120, 121}) EXPECT_TRUE(runs_on(chip(sm)));
+  for (const int sm : {100, 103, 120, 121}) EXPECT_TRUE(cuda::multiplies_fp4(chip(sm)));
   for (const int sm : {80, 89, 90, 110}) {
     EXPECT_THAT(kGemm.can_implement(desc(), chip(sm)).reason,
                 HasSubstr("needs compute capability 10.0, 10.3, 12.0 or 12.1, found sm_" +
