@@ -56,6 +56,12 @@ Support can_implement(const GemmDesc& d, const DeviceInfo& device) {
   if (device.sm < 80) {
     return Support::no("needs compute capability 8.0 or later, found sm_{}", device.sm);
   }
+  // Tiles of rows are the grid's second dimension.
+  constexpr int64_t kMostTiles = 65535;
+  const int64_t rows = std::ranges::min(candidates(d, device), {}, &KernelConfig::tile_n).tile_n;
+  if (d.n > kMostTiles * rows) {
+    return Support::no("n must be at most {}, found {}", kMostTiles * rows, d.n);
+  }
   return sm90::takes_problem(d);
 }
 
