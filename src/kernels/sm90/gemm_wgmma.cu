@@ -54,11 +54,7 @@ constexpr int64_t kMaxStreamBlocks = 1 << 20;  // of k: the stream is counted in
 constexpr size_t flag_bytes(size_t sms) { return (sms * sizeof(unsigned) + 255) / 256 * 256; }
 
 int shared_bytes(const WgmmaConfig& c, int stages) {
-  return WgmmaShared(c.tokens, c.groups, stages).bytes;
-}
-
-int ring_bytes(const WgmmaConfig& c) {
-  return WgmmaShared(c.tokens, c.groups, wgmma_stages(c)).units;
+  return WgmmaShared(c.tokens, c.groups, stages, sums_bytes(c.tokens, c.groups, c.split)).bytes;
 }
 
 }  // namespace
@@ -85,7 +81,6 @@ bool wgmma_fits(const WgmmaConfig& c, int64_t k) {
          (!c.stream || (c.split == 1 && is_streamed(c.tokens, v->kernel.max_groups) &&
                         k_blocks(k) <= kMaxStreamBlocks)) &&
          (c.split == 1 || c.tokens <= kMaxSplitTokens) &&
-         sums_bytes(c.tokens, c.groups, c.split) <= ring_bytes(c) &&
          c.cluster / c.split * c.groups * kGroupBlocks <= kTailBytes / kBlockBytes &&
          k_blocks(k) >= c.split && wgmma_stages(c) >= kMinStages;
 }
@@ -133,6 +128,8 @@ void launch_wgmma(const WgmmaParams& params, const uint16_t* a, int64_t a_row_by
   p.work = WgmmaWork((p.m + c.tokens - 1) / c.tokens, (p.n + rows - 1) / rows, all_k, stream_tiles,
                      c.split, clusters);
   p.own_units = own_units(c.tokens, c.split);
+  p.sum_bytes = sums_bytes(c.tokens, c.groups, c.split);
+  p.sums_at = WgmmaShared(c.tokens, c.groups, p.stages, p.sum_bytes).sums;
   const Variant& v = *find(c);
   CUtensorMap activations = {};
   if (stream.load) {

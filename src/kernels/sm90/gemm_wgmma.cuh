@@ -37,7 +37,7 @@ __global__ void __launch_bounds__(kMaxGroups * 128 + 128, 1)
   constexpr bool kSplit = !kMulticast && kTokens <= kMaxSplitTokens;
   const WgmmaWork& work = p.work;
   const int split = kSplit ? work.split : 1;
-  const WgmmaShared at(kTokens, p.groups, p.stages);
+  const WgmmaShared at(kTokens, p.groups, p.stages, kSplit ? p.sum_bytes : 0);
   const uint32_t base = shared_address(shared);
   const uint32_t full = base + at.barriers, empty = full + p.stages * 8;
   const uint32_t sums_barrier = empty + p.stages * 8;
@@ -277,13 +277,10 @@ __global__ void __launch_bounds__(kMaxGroups * 128 + 128, 1)
         }
       };
       if (kSplit && split > 1) {
-        // The others' sums come to where the ring was, once every block is done with its own.
-        cluster_wait();
-        cluster_arrive();
-        cluster_wait();
+        cluster_wait();  // the owners' barriers are set up
         constexpr int kBytes = unit_sums_bytes(kTokens);
         const int count = units_of(tile.token), own = p.own_units;
-        const uint32_t sums = base + warp * kBytes + lane * 16;
+        const uint32_t sums = base + p.sums_at + warp * kBytes + lane * 16;
         int owner = 0, index = 0;
         const auto next_unit = [&] {
           if (++owner == split) {
@@ -328,15 +325,10 @@ __global__ void __launch_bounds__(kMaxGroups * 128 + 128, 1)
       }
     }
   }
-  // Nobody leaves while another block may still copy to it or arrive at its barriers; of a shared
-  // tile's blocks, the copying warps have yet to meet the others.
+  // Nobody leaves while another block may still copy to it or arrive at its barriers. (Of a shared
+  // tile's blocks, who has sums to come waits for them.)
   if constexpr (kMulticast) {
     __syncwarp();
-    cluster_arrive();
-    cluster_wait();
-  } else if (split > 1 && warp >= warps) {
-    __syncwarp();
-    cluster_wait();
     cluster_arrive();
     cluster_wait();
   }

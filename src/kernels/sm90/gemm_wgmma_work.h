@@ -21,26 +21,8 @@ NIBBLE_HD constexpr int unit_buffers(int tokens) { return tokens <= 128 ? 2 : 1;
 constexpr int kWarpUnitBytes = 16 * 16 * 2;  // where a warp writes its 16 rows out by itself
 constexpr int kFactorBytes = 2 * 16 * 4;     // alpha and bias of a warp's rows
 
-// Where things lie in a block's shared memory, in bytes: the ring's activations and weights, units
-// for each warpgroup, factors for each warp, the barriers.
-struct WgmmaShared {
-  int slot_activations, slot_weights, weights, units, group_units, factors, barriers, bytes;
-
-  NIBBLE_HD WgmmaShared(int tokens, int groups, int stages) {
-    slot_activations = tokens * kBlockK * 2;
-    slot_weights = groups * kGroupBlocks * kBlockBytes;
-    weights = stages * slot_activations;
-    units = weights + stages * slot_weights;
-    const int written = unit_tokens(tokens) * unit_buffers(tokens) * kGroupRows * 2;
-    group_units = written < kGroupBlocks * kWarpUnitBytes ? kGroupBlocks * kWarpUnitBytes : written;
-    factors = units + groups * group_units;
-    barriers = factors + groups * kGroupBlocks * kFactorBytes;
-    bytes = barriers + (2 * stages + 1) * 8;
-  }
-};
-
 // Units of a shared tile that one of its blocks writes out, at most, and the bytes of the others'
-// sums for them, which take the ring's place.
+// sums for them.
 NIBBLE_HD constexpr int own_units(int tokens, int split) {
   return (tokens / unit_tokens(tokens) + split - 1) / split;
 }
@@ -50,6 +32,25 @@ NIBBLE_HD constexpr int unit_sums_bytes(int tokens) {
 NIBBLE_HD constexpr int sums_bytes(int tokens, int groups, int split) {
   return (split - 1) * own_units(tokens, split) * groups * kGroupBlocks * unit_sums_bytes(tokens);
 }
+
+// Where things lie in a block's shared memory, in bytes: the ring's activations and weights,
+// `sum_bytes` of other blocks' sums, units for each warpgroup, factors for each warp, the barriers.
+struct WgmmaShared {
+  int slot_activations, slot_weights, weights, sums, units, group_units, factors, barriers, bytes;
+
+  NIBBLE_HD WgmmaShared(int tokens, int groups, int stages, int sum_bytes) {
+    slot_activations = tokens * kBlockK * 2;
+    slot_weights = groups * kGroupBlocks * kBlockBytes;
+    weights = stages * slot_activations;
+    sums = weights + stages * slot_weights;
+    units = sums + sum_bytes;
+    const int written = unit_tokens(tokens) * unit_buffers(tokens) * kGroupRows * 2;
+    group_units = written < kGroupBlocks * kWarpUnitBytes ? kGroupBlocks * kWarpUnitBytes : written;
+    factors = units + groups * group_units;
+    barriers = factors + groups * kGroupBlocks * kFactorBytes;
+    bytes = barriers + (2 * stages + 1) * 8;
+  }
+};
 
 // Registers of a thread at the start, and of a multiplying one when the copying ones gave theirs.
 NIBBLE_HD constexpr int copy_registers(int max_groups) { return max_groups <= 2 ? 40 : 32; }
