@@ -193,7 +193,8 @@ void bench_host(const TimedGemm::Options& options, DType type, const Device& dev
   };
   const Rotated a(elements(options.k), 1, device), d(elements(options.n), 1, device);
   const auto run = [&](int64_t m) { plan.run(a[0], options.k, d[0], options.n, m); };
-  // Each call right behind another kernel: behind a pause of milliseconds, a launch takes 20 us more.
+  // Each call right behind another kernel: behind a pause of milliseconds, a launch takes 20 us
+  // more.
   constexpr int kSettled = 90, kAll = 100;
   for (const int64_t m : {1, 16, 64}) {
     std::vector<double> calls;

@@ -39,9 +39,9 @@ CUtensorMap tensor_map_16bit(const void* data, int64_t rows, int64_t cols, int64
   const cuuint32_t steps[] = {1, 1};
   CUtensorMap map;
   const CUresult status =
-      encoder()(&map, CU_TENSOR_MAP_DATA_TYPE_UINT16, 2, const_cast<void*>(data), sizes, strides, box,
-             steps, CU_TENSOR_MAP_INTERLEAVE_NONE, CU_TENSOR_MAP_SWIZZLE_128B,
-             CU_TENSOR_MAP_L2_PROMOTION_L2_256B, CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE);
+      encoder()(&map, CU_TENSOR_MAP_DATA_TYPE_UINT16, 2, const_cast<void*>(data), sizes, strides,
+                box, steps, CU_TENSOR_MAP_INTERLEAVE_NONE, CU_TENSOR_MAP_SWIZZLE_128B,
+                CU_TENSOR_MAP_L2_PROMOTION_L2_256B, CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE);
   NIBBLE_CHECK(status == CUDA_SUCCESS, ErrorCode::kDevice,
                "tensor map of {} x {} at {}, {} bytes a row: refused by the driver with error {}",
                rows, cols, data, row_bytes, static_cast<int>(status));
