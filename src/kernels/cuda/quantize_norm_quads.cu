@@ -1,0 +1,260 @@
+// RMSNorm of many rows and its quantization in one pass, where what is read and written leaves so
+// little time that arithmetic decides (quantize_norm.cu has every other case).
+//
+// A CTA stays and takes the four rows whose scales lie side by side one after the other: a row is
+// unpacked once, for its sum and for its quantization, the next one is on its way meanwhile, and
+// the scales of four leave behind the barrier of the fifth.
+#include <algorithm>
+#include <limits>
+#include <utility>
+
+#include "base/cuda_check.h"
+#include "base/launch.h"
+#include "formats/scale_layout.h"
+#include "kernels/cuda/activation.cuh"
+#include "kernels/cuda/quantize.cuh"
+#include "kernels/cuda/quantize_launch.h"
+
+namespace nibble::cuda {
+namespace {
+
+constexpr uint32_t kQuad = 4;
+constexpr int kUnits = 2;  // of sixteen elements a thread
+constexpr int kMaxWarps = 8;
+constexpr int kCtas = 2;             // on an SM, of kMaxWarps
+constexpr int64_t kFewestQuads = 2;  // of a CTA: below, single rows spread better
+constexpr int64_t kMaxCols = kMaxWarps * 32 * kUnits * 16;
+
+struct QuadShape {
+  uint32_t units, rows, quads;
+  uint32_t groups;         // of four columns of scales
+  uint32_t quads_of_tile;  // of scales
+  int32_t row_step;        // from a row of a quad to the next
+  int32_t quad_step;       // from the last row of a quad to the first of the next in the tile
+  int32_t src_row_bytes;
+  float one_over_k;
+};
+
+// Shared memory by its 32-bit address: a register that the compiler does not make anew at every
+// use.
+__device__ __forceinline__ uint32_t shared_address(const void* p) {
+  auto address = static_cast<uint32_t>(__cvta_generic_to_shared(p));
+  asm volatile("" : "+r"(address));
+  return address;
+}
+
+template <int kCount, class Fn>
+__device__ __forceinline__ void for_each(const Fn& fn) {
+  [&]<int... kIndex>(std::integer_sequence<int, kIndex...>) {
+    (fn.template operator()<kIndex>(), ...);
+  }
+  (std::make_integer_sequence<int, kCount>());
+}
+
+template <WeightFormat kFormat, DType kType>
+__global__ void __launch_bounds__(32 * kMaxWarps, kCtas)
+    quads_kernel(const QuantizeParams p, const NormParams n, const QuadShape s) {
+  using Input = Elements16<kType>;
+  using Floats = Elements16<DType::kF32>;
+  constexpr bool kMx = kFormat == WeightFormat::kMxfp4;
+  constexpr uint32_t kLanesPerBlock = kMx ? 2 : 1;
+  constexpr uint32_t kCols = 32 / kLanesPerBlock;  // of scales, of a warp's 32 units
+  constexpr int kSums = kMaxWarps * 8;
+  __shared__ alignas(8) float sums[2 * kSums];
+  extern __shared__ uint4 staging[];  // twice the scales of a quad as they lie in memory
+
+  pdl_wait();
+  const uint32_t lane = threadIdx.x % 32, warp = threadIdx.x / 32;
+  const uint32_t first_unit = warp * (32 * kUnits) + lane;
+  const uint32_t col = first_unit / kLanesPerBlock;
+  // Of the row, from this thread's first on; as numbers, since predicates are made anew at each
+  // use.
+  int units_left = static_cast<int>(s.units - first_unit);
+  int cols_left = lane % kLanesPerBlock == 0 ? static_cast<int>(s.groups * 4 - col) : 0;
+  asm volatile("" : "+r"(units_left), "+r"(cols_left));
+  const bool given = kMx || p.decode_scale == nullptr;
+  const float encode_scale = given ? p.encode_scale : 1.0f / *p.decode_scale;
+  const bool usual = kMx || (encode_scale >= kMinUsualScale && encode_scale <= kMaxUsualScale);
+
+  // This CTA's quads, one after the other.
+  auto quad = static_cast<uint32_t>(uint64_t{blockIdx.x} * s.quads / gridDim.x);
+  const auto end = static_cast<uint32_t>(uint64_t{blockIdx.x + 1} * s.quads / gridDim.x);
+  uint32_t row = quad / s.quads_of_tile * s.quads_of_tile * kQuad;
+  row += quad % s.quads_of_tile * (s.row_step == 1 ? kQuad : 1);
+  const uint8_t* src = p.src + int64_t{row} * s.src_row_bytes + int64_t{first_unit} * Input::kBytes;
+  uint8_t* codes = p.codes + (int64_t{row} * s.units + first_unit) * 8;
+
+  Input next[kUnits] = {};  // what is not in the matrix keeps what was there
+  const auto load = [&] {
+    if (row >= s.rows) return;
+#pragma unroll
+    for (int u = 0; u < kUnits; ++u) {
+      if (u * 32 < units_left) next[u].load(src + u * 32 * Input::kBytes);
+    }
+  };
+  load();
+  const float* first_weight = n.weight + first_unit * int64_t{16};
+  Floats weights[kUnits] = {};
+#pragma unroll
+  for (int u = 0; u < kUnits; ++u) {
+    if (u * 32 < units_left) {
+      weights[u].load(reinterpret_cast<const uint8_t*>(first_weight + u * 32 * 16));
+    }
+  }
+  for (uint32_t i = threadIdx.x; i < 2 * kSums; i += blockDim.x) sums[i] = 0;
+  __syncthreads();
+
+  const auto flush = [&](uint32_t of, uint32_t stage) {
+    const uint32_t tile = of / s.quads_of_tile;
+    auto* to = reinterpret_cast<uint4*>(p.scales) + int64_t{tile * s.groups} * s.quads_of_tile +
+               of % s.quads_of_tile;
+    for (uint32_t i = threadIdx.x; i < s.groups; i += blockDim.x) {
+      to[i * s.quads_of_tile] = staging[stage * s.groups + i];
+    }
+  };
+  uint32_t mine = shared_address(sums + threadIdx.x / 4);
+  uint32_t all = shared_address(sums + lane * 2);
+  uint32_t scale_at = shared_address(reinterpret_cast<uint8_t*>(staging) + col / 4 * 16 + col % 4);
+  // Two places for sums and for scales, in turn: none is overwritten while it is still read.
+  int other_sums = kSums * 4, other_scales = static_cast<int>(s.groups * 16);
+  uint32_t stage = 0, left = kQuad;
+  bool first = true;
+#pragma unroll 1
+  while (quad < end) {
+    Floats x[kUnits];
+    float parts[4] = {};
+#pragma unroll
+    for (int u = 0; u < kUnits; ++u) {
+      x[u] = elements_of<DType::kF32>([&]<int j>() {
+        float e = next[u].template get<j>();
+        asm volatile("" : "+f"(e));  // or it is unpacked a second time behind the barrier
+        return e;
+      });
+      for_each<16>([&]<int j>() {
+        const float e = x[u].template get<j>();
+        parts[j % 4] = __fmaf_rn(e, e, parts[j % 4]);
+      });
+    }
+    const bool in_matrix = row < s.rows;
+    int step = s.row_step;
+    if (left == 1) step = (quad + 1) % s.quads_of_tile == 0 ? 1 : s.quad_step;
+    row += static_cast<uint32_t>(step);
+    src += int64_t{step} * s.src_row_bytes;
+    load();
+
+    // The sum over the CTA, in an order that only the number of threads decides. Eight lanes of a
+    // warp leave a sum each, and every warp adds all of them; zeros for warps that there are not.
+    float sum = (parts[0] + parts[1]) + (parts[2] + parts[3]);
+    sum += __shfl_xor_sync(~0u, sum, 1);
+    sum += __shfl_xor_sync(~0u, sum, 2);
+    asm volatile("st.shared.f32 [%0], %1;" ::"r"(mine), "f"(sum) : "memory");
+    __syncthreads();
+    float second;
+    asm volatile("ld.shared.v2.f32 {%0, %1}, [%2];" : "=f"(sum), "=f"(second) : "r"(all));
+    sum += second;
+    mine += other_sums, all += other_sums, other_sums = -other_sums;
+#pragma unroll
+    for (int distance = 16; distance > 0; distance /= 2) {
+      sum += __shfl_xor_sync(~0u, sum, distance);
+    }
+    if (left == kQuad && !first) flush(quad - 1, stage ^ 1);
+    float factor;
+    asm("rsqrt.approx.ftz.f32 %0, %1;" : "=f"(factor) : "f"(__fmaf_rn(sum, s.one_over_k, n.eps)));
+#pragma unroll
+    for (int u = 0; u < kUnits; ++u) {
+      const bool valid = in_matrix && u * 32 < units_left;
+      const auto y = activations_of<kType>(
+          [&]<int j>() { return x[u].template get<j>() * factor * weights[u].template get<j>(); });
+      QuantizedUnit q = quantize_unit<kFormat>(y, valid, encode_scale, p.rule);
+      if (q.rare || (!usual && valid)) {
+        const int in_block = static_cast<int>(lane % kLanesPerBlock);
+        const int64_t from = int64_t{first_unit} + u * 32 - in_block;
+        const int64_t at = (codes - p.codes) / 8 / s.units;
+        const uint8_t* block = p.src + at * s.src_row_bytes + from * Input::kBytes;
+        q = quantize_rare<kFormat>(
+            [&](int j) {
+              return rounded<kType>(element<kType>(block, j) * factor * n.weight[from * 16 + j]);
+            },
+            in_block, encode_scale, p.rule);
+      }
+      if (valid) *reinterpret_cast<uint2*>(codes + u * 32 * 8) = q.codes;
+      if (static_cast<int>(u * kCols) < cols_left) {
+        asm volatile("st.shared.u8 [%0], %1;" ::"r"(scale_at + u * kCols * 4),
+                     "r"(valid ? q.scale : 0)
+                     : "memory");
+      }
+    }
+    codes += int64_t{step} * (s.units * 8);
+    scale_at += 4;
+    if (--left == 0) {
+      left = kQuad;
+      first = false;
+      ++quad;
+      stage ^= 1;
+      scale_at += other_scales - 16;
+      other_scales = -other_scales;
+    }
+  }
+  pdl_trigger();
+  __syncthreads();
+  flush(quad - 1, stage ^ 1);
+}
+
+int64_t warps_of(const QuantizeParams& p) {
+  const int64_t block = block_size(p.format);
+  const int64_t units =
+      std::max<int64_t>(p.k / 16, padded_scale_cols(p.layout, p.k / block) * (block / 16));
+  return (units + kUnits * 32 - 1) / (kUnits * 32);
+}
+
+template <WeightFormat kFormat, DType kType>
+void launch_type(const QuantizeParams& p, const NormParams& n, int64_t ctas,
+                 nibble::Stream stream) {
+  const int64_t block = block_size(p.format), tile = scale_tile_rows(p.layout);
+  const int64_t groups = padded_scale_cols(p.layout, p.k / block) / 4;
+  const int64_t warps = warps_of(p);
+  const int64_t quads = (p.m + tile - 1) / tile * tile / kQuad;
+  const int32_t step = p.layout == ScaleLayout::kSwizzled128x4 ? 32 : 1;
+  const QuadShape s = {.units = static_cast<uint32_t>(p.k / 16),
+                       .rows = static_cast<uint32_t>(p.m),
+                       .quads = static_cast<uint32_t>(quads),
+                       .groups = static_cast<uint32_t>(groups),
+                       .quads_of_tile = static_cast<uint32_t>(tile / kQuad),
+                       .row_step = step,
+                       .quad_step = step == 1 ? 1 : -95,
+                       .src_row_bytes = static_cast<int32_t>(p.src_row_bytes),
+                       .one_over_k = 1.0f / static_cast<float>(p.k)};
+  launch({.grid = static_cast<uint32_t>(std::min(quads, ctas)),
+          .block = static_cast<uint32_t>(warps * 32),
+          .shared_bytes = static_cast<size_t>(2 * groups * 16),
+          .pdl = stream.pdl,
+          .stream = stream},
+         "quantize_rms_norm", quads_kernel<kFormat, kType>, p, n, s);
+}
+
+}  // namespace
+
+bool launch_quantize_norm_quads(const QuantizeParams& p, const NormParams& n,
+                                nibble::Stream stream) {
+  if (p.type == DType::kF32 || n.residual != nullptr || p.layout == ScaleLayout::kLinear ||
+      p.k > kMaxCols || p.src_row_bytes > std::numeric_limits<int32_t>::max()) {
+    return false;
+  }
+  int sms = 0;
+  NIBBLE_CUDA_CHECK(cudaDeviceGetAttribute(&sms, cudaDevAttrMultiProcessorCount, stream.index));
+  const int64_t ctas = kCtas * kMaxWarps / warps_of(p) * sms;
+  if (p.m < kFewestQuads * kQuad * ctas) return false;
+  const bool bf16 = p.type == DType::kBF16;
+  if (p.format == WeightFormat::kMxfp4) {
+    const auto start = bf16 ? launch_type<WeightFormat::kMxfp4, DType::kBF16>
+                            : launch_type<WeightFormat::kMxfp4, DType::kF16>;
+    start(p, n, ctas, stream);
+  } else {
+    const auto start = bf16 ? launch_type<WeightFormat::kNvfp4, DType::kBF16>
+                            : launch_type<WeightFormat::kNvfp4, DType::kF16>;
+    start(p, n, ctas, stream);
+  }
+  return true;
+}
+
+}  // namespace nibble::cuda
