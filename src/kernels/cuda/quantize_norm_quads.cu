@@ -130,6 +130,7 @@ __global__ void __launch_bounds__(32 * kMaxWarps, kCtas)
         asm volatile("" : "+f"(e));  // or it is unpacked a second time behind the barrier
         return e;
       });
+      // Not by tensor cores: fewer instructions, but the chip's clock falls by a tenth with them.
       for_each<16>([&]<int j>() {
         const float e = x[u].template get<j>();
         parts[j % 4] = __fmaf_rn(e, e, parts[j % 4]);
