@@ -13,6 +13,8 @@ namespace nibble::cuda {
 
 // Two ways to the same codes; a chip's own is E2m1Codes below. encode8: the codes of elements
 // 8 * kHalf .. + 7, the first in the lowest nibble. None is NaN; without kClamp, |x| * factor < 7.
+// kFused (not with kClamp): |x| * factor is not rounded by itself, which fused_product_rounds_alike
+// says is the same.
 
 // Rounding without a conversion instruction. For u = 2 |y|: a float from 2^24 on has an ulp of 2,
 // below it of 1. So 2^24 - 4 + u rounds u to a whole number (codes 0 to 4 have steps of 1 in u),
@@ -23,18 +25,22 @@ namespace nibble::cuda {
 struct SoftwareE2m1 {
   static constexpr uint32_t kCodeZero = 0x4B7FFFFC;  // 2^24 - 4
 
-  template <bool kClamp>
-  static __device__ __forceinline__ uint32_t code_bits(float magnitude, float twice_factor) {
-    float u = __fmul_rn(magnitude, twice_factor);  // by itself: contracted, ties would go astray
+  template <bool kClamp, bool kFused>
+  static __device__ __forceinline__ uint32_t code_bits(float magnitude, float factor) {
+    const float twice = factor + factor;
+    if constexpr (kFused) {
+      return __float_as_uint(fminf(__fmaf_rn(magnitude, twice, 16777212.0f),
+                                   __fmaf_rn(magnitude, factor, 16777216.0f)));
+    }
+    float u = __fmul_rn(magnitude, twice);
     if constexpr (kClamp) u = fminf(u, 2 * kE2m1Max);
     return __float_as_uint(fminf(__fadd_rn(u, 16777212.0f), __fmaf_rn(u, 0.5f, 16777216.0f)));
   }
 
-  template <int kHalf, bool kClamp, class Elements>
+  template <int kHalf, bool kClamp, bool kFused = false, class Elements>
   static __device__ __forceinline__ uint32_t encode8(const Elements& x, float factor) {
-    const float twice = factor + factor;
     const auto code = [&]<int kIndex>() {
-      return code_bits<kClamp>(fabsf(x.template get<8 * kHalf + kIndex>()), twice);
+      return code_bits<kClamp, kFused>(fabsf(x.template get<8 * kHalf + kIndex>()), factor);
     };
     // One after the other: as a tree it waits less, and MXFP4 took 4 % longer.
     uint32_t sum = code.template operator()<7>();
@@ -52,7 +58,7 @@ struct SoftwareE2m1 {
 #if defined(__CUDA_ARCH_FAMILY_SPECIFIC__) && __CUDA_ARCH__ >= 1000
 // Blackwell's instruction, in the builds for a family (sm_100f, sm_120f) that may use it.
 struct HardwareE2m1 {
-  template <int kHalf, bool kClamp, class Elements>
+  template <int kHalf, bool kClamp, bool kFused = false, class Elements>
   static __device__ __forceinline__ uint32_t encode8(const Elements& x, float factor) {
     const auto y = [&]<int kIndex>() {
       return __fmul_rn(x.template get<8 * kHalf + kIndex>(), factor);
@@ -99,7 +105,7 @@ struct QuantizedUnit {
 
 // Sixteen elements of a block. MXFP4: lanes 2i and 2i + 1 hold a block together, and all 32 lanes
 // call this. A lane without elements is not `valid` and gets anything.
-template <WeightFormat kFormat, class Elements>
+template <WeightFormat kFormat, bool kFused = false, class Elements>
 __device__ __forceinline__ QuantizedUnit quantize_unit(const Elements& x, bool valid,
                                                        float encode_scale, Mxfp4ScaleRule rule) {
   constexpr bool kMx = kFormat == WeightFormat::kMxfp4;
@@ -121,8 +127,8 @@ __device__ __forceinline__ QuantizedUnit quantize_unit(const Elements& x, bool v
     out.rare = !(amax * factor < 7.0f);
   }
   out.rare &= valid;
-  out.codes =
-      make_uint2(E2m1Codes::encode8<0, kMx>(x, factor), E2m1Codes::encode8<1, kMx>(x, factor));
+  out.codes = make_uint2(E2m1Codes::encode8<0, kMx, kFused>(x, factor),
+                         E2m1Codes::encode8<1, kMx, kFused>(x, factor));
   return out;
 }
 

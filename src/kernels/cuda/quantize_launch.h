@@ -62,6 +62,9 @@ struct NormParams {
 constexpr int64_t kMaxNormCols = 32768;
 void launch_quantize_rms_norm(const QuantizeParams& params, const NormParams& norm,
                               nibble::Stream stream);
+// The part of it for many rows of a 16-bit type; false, and nothing done, for anything else.
+bool launch_quantize_norm_quads(const QuantizeParams& params, const NormParams& norm,
+                                nibble::Stream stream);
 
 // One matrix, everything else, a thread a block.
 void launch_quantize_any(const QuantizeParams& params, nibble::Stream stream);

@@ -26,28 +26,32 @@ struct NormShape {
   float one_over_k;
 };
 
-template <int kLanes>
-__device__ __forceinline__ float sum_across(float x) {
-#pragma unroll
-  for (int distance = kLanes / 2; distance > 0; distance /= 2) {
-    x += __shfl_xor_sync(~0u, x, distance);
-  }
-  return x;
-}
-
-// The sum over the CTA, of fp32 terms in an order that only the number of threads decides.
-__device__ __forceinline__ float block_sum(float x, float* warps) {
-  constexpr int kMaxWarps = kMaxThreads / 32;
-  x = sum_across<32>(x);
-  if (threadIdx.x % 32 == 0) warps[threadIdx.x / 32] = x;
+// The sum over the CTA, of fp32 terms in an order that only the number of threads decides: each
+// warp leaves eight sums, and every warp adds all of them. quantize_norm_quads.cu adds in the same
+// order.
+__device__ __forceinline__ float block_sum(float x, float* partial) {
+  x += __shfl_xor_sync(~0u, x, 1);
+  x += __shfl_xor_sync(~0u, x, 2);
+  if (threadIdx.x % 4 == 0) partial[threadIdx.x / 4] = x;
   __syncthreads();
-  const uint32_t warp = threadIdx.x % kMaxWarps;
-  return sum_across<kMaxWarps>(warp < blockDim.x / 32 ? warps[warp] : 0.0f);
+  float sum = 0.0f;
+#pragma unroll 1
+  for (uint32_t i = threadIdx.x % 32 * 2; i < blockDim.x / 4; i += 64) {
+    sum += partial[i] + partial[i + 1];
+  }
+#pragma unroll
+  for (int distance = 16; distance > 0; distance /= 2) {
+    sum += __shfl_xor_sync(~0u, sum, distance);
+  }
+  return sum;
 }
 
 // kUnits * 16 elements a thread. kPrefetch: the next row's are loaded while this one is summed.
+// Without a residual MXFP4 needs more than the registers of two full CTAs on sm_120.
 template <WeightFormat kFormat, DType kType, bool kResidual, int kUnits, bool kPrefetch>
-__global__ void __launch_bounds__(kMaxThreads, kPrefetch&& kType != DType::kF32 ? 2 : 1)
+__global__ void __launch_bounds__(
+    kMaxThreads,
+    kPrefetch&& kType != DType::kF32 && (kResidual || kFormat == WeightFormat::kNvfp4) ? 2 : 1)
     norm_kernel(const QuantizeParams p, const NormParams n, const NormShape s) {
   using Input = Elements16<kType>;
   constexpr bool kMx = kFormat == WeightFormat::kMxfp4;
@@ -55,7 +59,7 @@ __global__ void __launch_bounds__(kMaxThreads, kPrefetch&& kType != DType::kF32 
   // Sums beside each other wait less for each other; with a residual, memory is what is waited for.
   constexpr int kSums = kResidual ? 1 : 4;
   const bool add = kResidual && n.residual != nullptr;
-  __shared__ float partial[2][kMaxThreads / 32];
+  __shared__ float partial[2][kMaxThreads / 4];
   // Scales of the rows of a quad, as they lie in memory; padding stays zero.
   extern __shared__ uint4 staging[];
 
@@ -66,7 +70,8 @@ __global__ void __launch_bounds__(kMaxThreads, kPrefetch&& kType != DType::kF32 
                          : apart            ? blockIdx.x / 32 * 128 + blockIdx.x % 32
                                             : blockIdx.x * kQuad;
   const uint32_t step = s.rows_of_cta == 1 ? 0 : apart ? 32 : 1;
-  const auto unit_of = [&](int u) { return threadIdx.x + u * blockDim.x; };
+  const uint32_t first_unit = threadIdx.x / 32 * (32 * kUnits) + threadIdx.x % 32;
+  const auto unit_of = [&](int u) { return first_unit + u * 32; };
   const bool given = kMx || p.decode_scale == nullptr;
   const float encode_scale = given ? p.encode_scale : 1.0f / *p.decode_scale;
   const bool usual = kMx || (encode_scale >= kMinUsualScale && encode_scale <= kMaxUsualScale);
@@ -129,7 +134,7 @@ __global__ void __launch_bounds__(kMaxThreads, kPrefetch&& kType != DType::kF32 
     if constexpr (kSums == 4) sum = (sums[0] + sums[1]) + (sums[2] + sums[3]);
     const float total = block_sum(sum, partial[i % 2]);
     float factor;
-    asm("rsqrt.approx.ftz.f32 %0, %1;" : "=f"(factor) : "f"(total * s.one_over_k + n.eps));
+    asm("rsqrt.approx.ftz.f32 %0, %1;" : "=f"(factor) : "f"(__fmaf_rn(total, s.one_over_k, n.eps)));
 #pragma unroll
     for (int u = 0; u < kUnits; ++u) {
       const uint32_t unit = unit_of(u);
@@ -216,6 +221,7 @@ void launch_format(const QuantizeParams& p, const NormParams& n, nibble::Stream 
 
 void launch_quantize_rms_norm(const QuantizeParams& params, const NormParams& norm,
                               nibble::Stream stream) {
+  if (launch_quantize_norm_quads(params, norm, stream)) return;
   if (params.format == WeightFormat::kMxfp4) {
     launch_format<WeightFormat::kMxfp4>(params, norm, stream);
   } else {

@@ -96,7 +96,7 @@ struct LaneInput {
     if constexpr (kType == DType::kF8E4M3) {
       return x.scaled(src_scale);
     } else if constexpr (kSiluMul) {
-      return elements_of<kType>(
+      return activations_of<kType>(
           [&]<int i>() { return cuda::silu_mul(x.template get<i>(), up.template get<i>()); });
     } else {
       return x;

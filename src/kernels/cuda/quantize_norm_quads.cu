@@ -1,0 +1,303 @@
+// RMSNorm of many rows and its quantization in one pass, where what is read and written leaves so
+// little time that arithmetic decides (quantize_norm.cu has every other case).
+//
+// A CTA stays and takes the four rows whose scales lie side by side one after the other: a row is
+// unpacked once, for its sum and for its quantization, the next one is on its way meanwhile, and
+// the scales of four leave behind the barrier of the fifth.
+#include <algorithm>
+#include <cmath>
+#include <limits>
+#include <utility>
+
+#include "base/cuda_check.h"
+#include "base/launch.h"
+#include "formats/scale_layout.h"
+#include "kernels/cuda/activation.cuh"
+#include "kernels/cuda/quantize.cuh"
+#include "kernels/cuda/quantize_launch.h"
+
+namespace nibble::cuda {
+namespace {
+
+constexpr uint32_t kQuad = 4;
+constexpr int kUnits = 2;  // of sixteen elements a thread
+constexpr int kMaxWarps = 8;
+// On an SM, of kMaxWarps, with 128 registers a thread: a row and its weights as floats and the next
+// row. Three with 80 registers and the weights in shared memory took up to 1.11 times as long.
+constexpr int kCtas = 2;
+constexpr int64_t kFewestQuads = 2;  // of a CTA: below, single rows spread better
+constexpr int64_t kMaxCols = kMaxWarps * 32 * kUnits * 16;
+
+struct QuadShape {
+  uint32_t units, rows, quads;
+  uint32_t groups;         // of four columns of scales
+  uint32_t quads_of_tile;  // of scales
+  uint32_t row_step;       // from a row of a quad to the next, a power of two
+  int32_t src_row_bytes;
+  float one_over_k;
+};
+
+// Shared memory by its 32-bit address: a register that the compiler does not make anew at every
+// use.
+__device__ __forceinline__ uint32_t shared_address(const void* p) {
+  auto address = static_cast<uint32_t>(__cvta_generic_to_shared(p));
+  asm volatile("" : "+r"(address));
+  return address;
+}
+
+template <int kCount, class Fn>
+__device__ __forceinline__ void for_each(const Fn& fn) {
+  [&]<int... kIndex>(std::integer_sequence<int, kIndex...>) {
+    (fn.template operator()<kIndex>(), ...);
+  }
+  (std::make_integer_sequence<int, kCount>());
+}
+
+// kFused: as in quantize.cuh; one instruction an element less is 2 to 4 % of the time.
+template <WeightFormat kFormat, DType kType, bool kFused>
+__global__ void __launch_bounds__(32 * kMaxWarps, kCtas)
+    quads_kernel(const QuantizeParams p, const NormParams n, const QuadShape s) {
+  using Input = Elements16<kType>;
+  using Floats = Elements16<DType::kF32>;
+  constexpr bool kMx = kFormat == WeightFormat::kMxfp4;
+  constexpr uint32_t kLanesPerBlock = kMx ? 2 : 1;
+  constexpr uint32_t kCols = 32 / kLanesPerBlock;  // of scales, of a warp's 32 units
+  constexpr int kSums = kMaxWarps * 8;
+  __shared__ alignas(8) float sums[2 * kSums];
+  extern __shared__ uint4 staging[];  // twice the scales of a quad as they lie in memory
+
+  pdl_wait();
+  const uint32_t lane = threadIdx.x % 32, warp = threadIdx.x / 32;
+  const uint32_t first_unit = warp * (32 * kUnits) + lane;
+  const uint32_t col = first_unit / kLanesPerBlock;
+  // Of the row, from this thread's first on; as numbers, since predicates are made anew at each
+  // use.
+  int units_left = static_cast<int>(s.units - first_unit);
+  int cols_left = lane % kLanesPerBlock == 0 ? static_cast<int>(s.groups * 4 - col) : 0;
+  asm volatile("" : "+r"(units_left), "+r"(cols_left));
+  const bool given = kMx || p.decode_scale == nullptr;
+  const float encode_scale = given ? p.encode_scale : 1.0f / *p.decode_scale;
+  const bool usual = kMx || (encode_scale >= kMinUsualScale && encode_scale <= kMaxUsualScale);
+
+  // The CTAs sweep memory together, as blocks of a large grid do: with a stretch of quads for each,
+  // hundreds of places were read and written at once, and 65536 x 8192 took 1.08 times as long.
+  const auto first_row = [&](uint32_t quad) {
+    const uint32_t in_tile = quad & (s.row_step - 1);
+    return (quad - in_tile) * kQuad + in_tile;
+  };
+  uint32_t quad = blockIdx.x, row = first_row(quad);
+  const uint8_t* src = p.src + int64_t{row} * s.src_row_bytes + int64_t{first_unit} * Input::kBytes;
+  uint8_t* codes = p.codes + (int64_t{row} * s.units + first_unit) * 8;
+
+  Input next[kUnits] = {};  // what is not in the matrix keeps what was there
+  const auto load = [&] {
+    if (row >= s.rows) return;
+#pragma unroll
+    for (int u = 0; u < kUnits; ++u) {
+      if (u * 32 < units_left) next[u].load(src + u * 32 * Input::kBytes);
+    }
+  };
+  load();
+  const float* first_weight = n.weight + first_unit * int64_t{16};
+  Floats weights[kUnits] = {};
+#pragma unroll
+  for (int u = 0; u < kUnits; ++u) {
+    if (u * 32 < units_left) {
+      weights[u].load(reinterpret_cast<const uint8_t*>(first_weight + u * 32 * 16));
+    }
+  }
+  for (uint32_t i = threadIdx.x; i < 2 * kSums; i += blockDim.x) sums[i] = 0;
+  __syncthreads();
+
+  const auto flush = [&](uint32_t of, uint32_t stage) {
+    const uint32_t tile = of / s.quads_of_tile;
+    auto* to = reinterpret_cast<uint4*>(p.scales) + int64_t{tile * s.groups} * s.quads_of_tile +
+               of % s.quads_of_tile;
+    for (uint32_t i = threadIdx.x; i < s.groups; i += blockDim.x) {
+      to[i * s.quads_of_tile] = staging[stage * s.groups + i];
+    }
+  };
+  uint32_t mine = shared_address(sums + threadIdx.x / 4);
+  uint32_t all = shared_address(sums + lane * 2);
+  uint32_t scale_at = shared_address(reinterpret_cast<uint8_t*>(staging) + col / 4 * 16 + col % 4);
+  // Two places for sums and for scales, in turn: none is overwritten while it is still read.
+  int other_sums = kSums * 4, other_scales = static_cast<int>(s.groups * 16);
+  uint32_t stage = 0, left = kQuad;
+  bool first = true;
+#pragma unroll 1
+  while (quad < s.quads) {
+    Floats x[kUnits];
+    float parts[4] = {};
+#pragma unroll
+    for (int u = 0; u < kUnits; ++u) {
+      x[u] = elements_of<DType::kF32>([&]<int j>() {
+        float e = next[u].template get<j>();
+        asm volatile("" : "+f"(e));  // or it is unpacked a second time behind the barrier
+        return e;
+      });
+      // Not by tensor cores: fewer instructions, but the chip's clock falls by a tenth with them.
+      for_each<16>([&]<int j>() {
+        const float e = x[u].template get<j>();
+        parts[j % 4] = __fmaf_rn(e, e, parts[j % 4]);
+      });
+    }
+    const bool in_matrix = row < s.rows;
+    const uint32_t next_row = left == 1 ? first_row(quad + gridDim.x) : row + s.row_step;
+    const auto step = static_cast<int32_t>(next_row - row);
+    row = next_row;
+    src += int64_t{step} * s.src_row_bytes;
+    load();
+
+    // The sum over the CTA, in an order that only the number of threads decides. Eight lanes of a
+    // warp leave a sum each, and every warp adds all of them; zeros for warps that there are not.
+    float sum = (parts[0] + parts[1]) + (parts[2] + parts[3]);
+    sum += __shfl_xor_sync(~0u, sum, 1);
+    sum += __shfl_xor_sync(~0u, sum, 2);
+    asm volatile("st.shared.f32 [%0], %1;" ::"r"(mine), "f"(sum) : "memory");
+    __syncthreads();
+    float second;
+    asm volatile("ld.shared.v2.f32 {%0, %1}, [%2];" : "=f"(sum), "=f"(second) : "r"(all));
+    sum += second;
+    mine += other_sums, all += other_sums, other_sums = -other_sums;
+#pragma unroll
+    for (int distance = 16; distance > 0; distance /= 2) {
+      sum += __shfl_xor_sync(~0u, sum, distance);
+    }
+    if (left == kQuad && !first) flush(quad - gridDim.x, stage ^ 1);
+    float factor;
+    asm("rsqrt.approx.ftz.f32 %0, %1;" : "=f"(factor) : "f"(__fmaf_rn(sum, s.one_over_k, n.eps)));
+    // One branch for all units: between them it would keep one from waiting beside the other.
+    QuantizedUnit q[kUnits];
+    bool rare = false;
+#pragma unroll
+    for (int u = 0; u < kUnits; ++u) {
+      const bool valid = in_matrix && u * 32 < units_left;
+      const auto y = activations_of<kType>(
+          [&]<int j>() { return x[u].template get<j>() * factor * weights[u].template get<j>(); });
+      q[u] = quantize_unit<kFormat, kFused>(y, valid, encode_scale, p.rule);
+      rare |= q[u].rare || (!usual && valid);
+    }
+    if (rare) {
+      const int in_block = static_cast<int>(lane % kLanesPerBlock);
+      const int64_t at = (codes - p.codes) / 8 / s.units;
+#pragma unroll
+      for (int u = 0; u < kUnits; ++u) {
+        const bool valid = in_matrix && u * 32 < units_left;
+        if (!q[u].rare && (usual || !valid)) continue;
+        const int64_t from = int64_t{first_unit} + u * 32 - in_block;
+        const uint8_t* block = p.src + at * s.src_row_bytes + from * Input::kBytes;
+        q[u] = quantize_rare<kFormat>(
+            [&](int j) {
+              return rounded<kType>(element<kType>(block, j) * factor * n.weight[from * 16 + j]);
+            },
+            in_block, encode_scale, p.rule);
+      }
+    }
+#pragma unroll
+    for (int u = 0; u < kUnits; ++u) {
+      const bool valid = in_matrix && u * 32 < units_left;
+      if (valid) *reinterpret_cast<uint2*>(codes + u * 32 * 8) = q[u].codes;
+      if (static_cast<int>(u * kCols) < cols_left) {
+        asm volatile("st.shared.u8 [%0], %1;" ::"r"(scale_at + u * kCols * 4),
+                     "r"(valid ? q[u].scale : 0)
+                     : "memory");
+      }
+    }
+    codes += int64_t{step} * (s.units * 8);
+    scale_at += 4;
+    if (--left == 0) {
+      left = kQuad;
+      first = false;
+      quad += gridDim.x;
+      stage ^= 1;
+      scale_at += other_scales - 16;
+      other_scales = -other_scales;
+    }
+  }
+  pdl_trigger();
+  __syncthreads();
+  flush(quad - gridDim.x, stage ^ 1);
+}
+
+// Whether rounding |x| * factor to e2m1 at once gives what rounding it to fp32 first does, for
+// every block scale and every x of 11 significant bits or fewer. They part only where the product
+// rounds to a value halfway between two of e2m1 without being it: x is then the value halfway over
+// the factor, rounded. Significands alone count. Most global scales pass; 1 does not.
+bool fused_product_rounds_alike(float encode_scale) {
+  int exponent = 0;
+  const float encode = std::frexp(encode_scale, &exponent);
+  for (int scale = 8; scale < 16; ++scale) {
+    const float factor = encode / static_cast<float>(scale);
+    for (int halfway = 1; halfway <= 7; halfway += 2) {
+      const double x = std::frexp(halfway / double{factor}, &exponent);
+      const double product = std::nearbyint(x * 2048) * factor;  // exact
+      const double wanted = std::ldexp(halfway, 11 - exponent);
+      if (product != wanted && static_cast<float>(product) == static_cast<float>(wanted)) {
+        return false;
+      }
+    }
+  }
+  return true;
+}
+
+int64_t warps_of(const QuantizeParams& p) {
+  const int64_t block = block_size(p.format);
+  const int64_t units =
+      std::max<int64_t>(p.k / 16, padded_scale_cols(p.layout, p.k / block) * (block / 16));
+  return (units + kUnits * 32 - 1) / (kUnits * 32);
+}
+
+template <WeightFormat kFormat, DType kType, bool kFused>
+void launch_type(const QuantizeParams& p, const NormParams& n, int64_t ctas,
+                 nibble::Stream stream) {
+  const int64_t block = block_size(p.format), tile = scale_tile_rows(p.layout);
+  const int64_t groups = padded_scale_cols(p.layout, p.k / block) / 4;
+  const int64_t warps = warps_of(p);
+  const int64_t quads = (p.m + tile - 1) / tile * tile / kQuad;
+  const QuadShape s = {.units = static_cast<uint32_t>(p.k / 16),
+                       .rows = static_cast<uint32_t>(p.m),
+                       .quads = static_cast<uint32_t>(quads),
+                       .groups = static_cast<uint32_t>(groups),
+                       .quads_of_tile = static_cast<uint32_t>(tile / kQuad),
+                       .row_step = p.layout == ScaleLayout::kSwizzled128x4 ? 32u : 1,
+                       .src_row_bytes = static_cast<int32_t>(p.src_row_bytes),
+                       .one_over_k = 1.0f / static_cast<float>(p.k)};
+  launch({.grid = static_cast<uint32_t>(std::min(quads, ctas)),
+          .block = static_cast<uint32_t>(warps * 32),
+          .shared_bytes = static_cast<size_t>(2 * groups * 16),
+          .pdl = stream.pdl,
+          .stream = stream},
+         "quantize_rms_norm", quads_kernel<kFormat, kType, kFused>, p, n, s);
+}
+
+template <WeightFormat kFormat, bool kFused>
+void launch_format(const QuantizeParams& p, const NormParams& n, int64_t ctas,
+                   nibble::Stream stream) {
+  const auto start = p.type == DType::kBF16 ? launch_type<kFormat, DType::kBF16, kFused>
+                                            : launch_type<kFormat, DType::kF16, kFused>;
+  start(p, n, ctas, stream);
+}
+
+}  // namespace
+
+bool launch_quantize_norm_quads(const QuantizeParams& p, const NormParams& n,
+                                nibble::Stream stream) {
+  if (p.type == DType::kF32 || n.residual != nullptr || p.layout == ScaleLayout::kLinear ||
+      p.k > kMaxCols || p.src_row_bytes > std::numeric_limits<int32_t>::max()) {
+    return false;
+  }
+  int sms = 0;
+  NIBBLE_CUDA_CHECK(cudaDeviceGetAttribute(&sms, cudaDevAttrMultiProcessorCount, stream.index));
+  const int64_t ctas = kCtas * kMaxWarps / warps_of(p) * sms;
+  if (p.m < kFewestQuads * kQuad * ctas) return false;
+  if (p.format == WeightFormat::kMxfp4) {
+    launch_format<WeightFormat::kMxfp4, false>(p, n, ctas, stream);
+  } else if (p.decode_scale == nullptr && fused_product_rounds_alike(p.encode_scale)) {
+    launch_format<WeightFormat::kNvfp4, true>(p, n, ctas, stream);
+  } else {
+    launch_format<WeightFormat::kNvfp4, false>(p, n, ctas, stream);
+  }
+  return true;
+}
+
+}  // namespace nibble::cuda
