@@ -1,0 +1,59 @@
+#!/usr/bin/env python3
+"""Sums up a run of bench_sm90_gemm.
+
+    gemm_table.py RUN.json --command COMMAND --driver VERSION --cpu NAME --commit COMMIT \
+        --date YYYY-MM-DD > bench/results/h200_gemm.json
+
+RUN.json is what --json wrote: for each layer and m the streaming read of the same bytes, cuBLAS, the
+chosen configuration without and with programmatic dependent launch, and all that were timed."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import sys
+
+NOTE = ("us: the chosen configuration, timed in turns with cuBLAS and the others; pdl_us: the same "
+        "with programmatic dependent launch, the floor without. timed: every candidate that was "
+        "timed.")
+
+
+def geomean(values: list[float]) -> float:
+    return math.exp(sum(map(math.log, values)) / len(values))
+
+
+def row(m: int, cells: list[dict]) -> dict:
+    floors = [c["us"] / c["floor_us"] for c in cells]
+    cublas = [c["cublas_bf16_us"] / c["us"] for c in cells]
+    best = [c["us"] / c["best_us"] for c in cells]
+    figures = {"time / floor": geomean(floors), "worst of six": max(floors),
+               "with PDL": geomean([c["pdl_us"] / c["floor_us"] for c in cells]),
+               "cuBLAS bf16 / time": geomean(cublas), "least of six": min(cublas),
+               "chosen / best": geomean(best), "worst choice": max(best)}
+    return {"m": m} | {name: float(f"{value:.3g}") for name, value in figures.items()}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("run")
+    for name in ("command", "driver", "cpu", "commit", "date"):
+        parser.add_argument(f"--{name}", required=True)
+    args = parser.parse_args()
+    with open(args.run) as f:
+        run = json.load(f)
+    cells = run["cells"]
+    for cell in cells:
+        wrong = [name for name, _, _, right in cell["timed"] if not right]
+        if wrong:
+            sys.exit(f"{args.run}: wrong results of {wrong[0]}")
+        cell["timed"] = {name: round(us, 3) for name, us, _, _ in cell["timed"]}
+    rows = [row(m, [c for c in cells if c["m"] == m]) for m in sorted({c["m"] for c in cells})]
+    json.dump({"device": run["device"], "cpu": args.cpu, "driver": args.driver,
+               "commit": args.commit, "command": args.command, "date": args.date, "note": NOTE,
+               "null_us": run["null_us"], "rows": rows, "cells": cells}, sys.stdout, indent=1)
+    print()
+
+
+if __name__ == "__main__":
+    main()
