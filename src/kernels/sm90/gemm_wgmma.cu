@@ -12,8 +12,7 @@ namespace {
 
 constexpr int kSharedLimit = 227 * 1024;
 constexpr int kMinStages = 3;
-constexpr int kMinSplitStages = 4;  // 192 rows x 128 tokens shared by three, with 3: 8 % slower
-constexpr int kMaxStages = 12;      // the fewest warps of a block, which set up a slot each
+constexpr int kMaxStages = 12;  // the fewest warps of a block, which set up a slot each
 constexpr int kMaxCluster = 8;
 
 using Kernel = void (*)(CUtensorMap, WgmmaParams);
@@ -81,9 +80,9 @@ bool wgmma_fits(const WgmmaConfig& c, int64_t k) {
          (!multicast || (c.split == 1 && c.cluster == 2)) &&
          (!c.stream || (c.split == 1 && is_streamed(c.tokens, v->kernel.max_groups) &&
                         k_blocks(k) <= kMaxStreamBlocks)) &&
-         (c.split == 1 || c.tokens <= kMaxSplitTokens) &&
+         (c.split == 1 || is_shared(c.tokens, v->kernel.max_groups)) &&
          c.cluster / c.split * c.groups * kGroupBlocks <= kTailBytes / kBlockBytes &&
-         k_blocks(k) >= c.split && wgmma_stages(c) >= (c.split > 1 ? kMinSplitStages : kMinStages);
+         k_blocks(k) >= c.split && wgmma_stages(c) >= kMinStages;
 }
 
 int64_t wgmma_tiles(const WgmmaConfig& c, int64_t m, int64_t n) {

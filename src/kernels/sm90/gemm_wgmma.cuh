@@ -34,7 +34,7 @@ __global__ void __launch_bounds__(kMaxGroups * 128 + 128, 1)
     wgmma_gemm(const __grid_constant__ CUtensorMap activations, const WgmmaParams p) {
   using namespace nibble::cuda;
   extern __shared__ __align__(1024) uint8_t shared[];
-  constexpr bool kSplit = !kMulticast && kTokens <= kMaxSplitTokens;
+  constexpr bool kSplit = !kMulticast && is_shared(kTokens, kMaxGroups);
   const WgmmaWork& work = p.work;
   const int split = kSplit ? work.split : 1;
   const WgmmaShared at(kTokens, p.groups, p.stages, kSplit ? p.sum_bytes : 0);

@@ -11,8 +11,7 @@ namespace nibble::sm90 {
 
 constexpr int kGroupRows = 64;   // of a warpgroup
 constexpr int kGroupBlocks = 4;  // its blocks of 16 rows, one a warp
-constexpr int kMaxSplitTokens = 128;
-constexpr int kTokenGroup = 8;  // token tiles that take turns before the next rows: L2 keeps both
+constexpr int kTokenGroup = 8;   // token tiles that take turns before the next rows: L2 keeps both
 
 // Tokens that a warpgroup writes out at once, times its rows; of a shared tile, the units go round
 // the blocks. Two units of memory, so that one fills while the other is read, where there is room.
@@ -65,6 +64,12 @@ NIBBLE_HD constexpr int multiply_registers(int max_groups) {
 // Kernels that can cut the stream of tiles: those with registers to spare.
 NIBBLE_HD constexpr bool is_streamed(int tokens, int max_groups) {
   return tokens >= 64 && (tokens != 128 || max_groups <= 3);
+}
+
+// Kernels whose tiles the blocks of a cluster can share: the sums of wider ones leave the ring too
+// few slots (192 rows x 128 tokens, by three blocks: three, 8 % slower).
+NIBBLE_HD constexpr bool is_shared(int tokens, int max_groups) {
+  return tokens <= 64 || (tokens == 128 && max_groups <= 2);
 }
 
 // The tiles of a GEMM and who multiplies which. Made on the host, so that no block divides.
