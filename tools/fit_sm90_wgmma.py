@@ -15,8 +15,7 @@ import numpy as np
 
 RESIDENT = np.array([132, 66, 38, 30, 22])  # clusters of 1 .. 5 blocks, as in gemm_wgmma.cc
 BANDWIDTH = 4800.0  # bytes a nanosecond
-ONE_TILE = 64
-MANY_PARTS = 1.03
+ONE_TILE, MANY_PARTS = 64, 1.03  # kOneTile, kManyParts of gemm_wgmma.cc
 GROUP_ROWS, BLOCK_BYTES, BLOCK_ROWS, BLOCK_K = 64, 1152, 16, 128
 START = {"kFixedUs": 3.0, "kNextTileUs": 2.5, "kReduceUs": 1.7, "kReduceNs": 6.7, "kStreamUs": 5.3,
          "kStreamNs": 13.0, "kMacsPerNs": 4285.0, "kWidenNs": 94.0,

@@ -11,16 +11,13 @@ from __future__ import annotations
 
 import argparse
 import json
-import math
 import sys
+
+from peers_table import geomean
 
 NOTE = ("us: the chosen configuration, timed in turns with cuBLAS and the others; pdl_us: the same "
         "with programmatic dependent launch, the floor without. timed: every candidate that was "
         "timed.")
-
-
-def geomean(values: list[float]) -> float:
-    return math.exp(sum(map(math.log, values)) / len(values))
 
 
 def row(m: int, cells: list[dict]) -> dict:

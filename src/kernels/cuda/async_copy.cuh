@@ -17,6 +17,14 @@ __device__ __forceinline__ void cp_async_16(uint32_t to, const void* from, int v
   asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(to), "l"(from), "r"(valid)
                : "memory");
 }
+// 16 bytes where `holds`, without a branch.
+__device__ __forceinline__ void cp_async_16_if(bool holds, uint32_t to, const void* from) {
+  asm volatile(
+      "{\n .reg .pred p;\n setp.ne.b32 p, %0, 0;\n"
+      " @p cp.async.cg.shared.global [%1], [%2], 16;\n}" ::"r"(int{holds}),
+      "r"(to), "l"(from)
+      : "memory");
+}
 __device__ __forceinline__ void cp_async_4(uint32_t to, const void* from, int valid = 4) {
   asm volatile("cp.async.ca.shared.global [%0], [%1], 4, %2;" ::"r"(to), "l"(from), "r"(valid)
                : "memory");
@@ -63,9 +71,6 @@ __device__ __forceinline__ float2 load_shared_f32x2(uint32_t from) {
 __device__ __forceinline__ void store_shared(uint32_t to, float a) {
   asm volatile("st.shared.f32 [%0], %1;" ::"r"(to), "f"(a) : "memory");
 }
-__device__ __forceinline__ void store_shared(uint32_t to, float a, float b) {
-  asm volatile("st.shared.v2.f32 [%0], {%1, %2};" ::"r"(to), "f"(a), "f"(b) : "memory");
-}
 __device__ __forceinline__ void store_shared_16(uint32_t to, uint4 v) {
   asm volatile("st.shared.v4.u32 [%0], {%1, %2, %3, %4};" ::"r"(to), "r"(v.x), "r"(v.y), "r"(v.z),
                "r"(v.w)
@@ -78,6 +83,10 @@ __device__ __forceinline__ uint16_t load_shared_u16(uint32_t from) {
 }
 __device__ __forceinline__ void store_shared_u16(uint32_t to, uint16_t v) {
   asm volatile("st.shared.u16 [%0], %1;" ::"r"(to), "h"(v) : "memory");
+}
+// The lowest byte.
+__device__ __forceinline__ void store_shared_u8(uint32_t to, uint32_t v) {
+  asm volatile("st.shared.u8 [%0], %1;" ::"r"(to), "r"(v) : "memory");
 }
 
 __device__ __forceinline__ void mbarrier_init(uint32_t barrier, int arrivals) {
@@ -151,14 +160,7 @@ __device__ __forceinline__ uint32_t remote_address(uint32_t address, uint32_t ra
   asm volatile("mapa.shared::cluster.u32 %0, %1, %2;" : "=r"(remote) : "r"(address), "r"(rank));
   return remote;
 }
-// Both addresses from remote_address; counts 8 or 16 bytes at the barrier.
-__device__ __forceinline__ void store_remote(uint32_t to, float a, float b, uint32_t barrier) {
-  asm volatile(
-      "st.async.shared::cluster.mbarrier::complete_tx::bytes.v2.f32 [%0], {%1, %2}, [%3];" ::"r"(
-          to),
-      "f"(a), "f"(b), "r"(barrier)
-      : "memory");
-}
+// Both addresses from remote_address; counts 16 bytes at the barrier.
 __device__ __forceinline__ void store_remote(uint32_t to, const float* four, uint32_t barrier) {
   asm volatile(
       "st.async.shared::cluster.mbarrier::complete_tx::bytes.v4.f32 [%0], {%1, %2, %3, %4}, "

@@ -23,6 +23,12 @@ __device__ __forceinline__ void pdl_trigger() {
 #endif
 }
 
+// x is computed here and kept, not earlier, later or again where the compiler would have it.
+__device__ __forceinline__ void compute_now(int& x) { asm volatile("" : "+r"(x)); }
+__device__ __forceinline__ void compute_now(uint32_t& x) { asm volatile("" : "+r"(x)); }
+__device__ __forceinline__ void compute_now(int64_t& x) { asm volatile("" : "+l"(x)); }
+__device__ __forceinline__ void compute_now(float& x) { asm volatile("" : "+f"(x)); }
+
 // prmt.b32 with every mode bit of the selector (the intrinsic drops the sign replication).
 __device__ __forceinline__ uint32_t permute_bytes(uint32_t a, uint32_t b, uint32_t selector) {
   uint32_t out;

@@ -116,18 +116,10 @@ __global__ void __launch_bounds__(
         if (in_matrix && unit_of(u) < s.units) h[u].store(residual_of(at, unit_of(u)));
       }
       if constexpr (kPrefetch) next[u] = load(i + 1, u);
-      const auto square = [&]<int j>() {
+      for_each<16>([&]<int j>() {
         const float x = h[u].template get<j>();
         sums[j % kSums] = __fmaf_rn(x, x, sums[j % kSums]);
-      };
-      square.template operator()<0>(), square.template operator()<1>();
-      square.template operator()<2>(), square.template operator()<3>();
-      square.template operator()<4>(), square.template operator()<5>();
-      square.template operator()<6>(), square.template operator()<7>();
-      square.template operator()<8>(), square.template operator()<9>();
-      square.template operator()<10>(), square.template operator()<11>();
-      square.template operator()<12>(), square.template operator()<13>();
-      square.template operator()<14>(), square.template operator()<15>();
+      });
     }
     // Two places in turn, so that no thread overwrites what another still reads.
     float sum = sums[0];

@@ -6,12 +6,12 @@
 // the scales of four leave behind the barrier of the fifth.
 #include <algorithm>
 #include <limits>
-#include <utility>
 
 #include "base/cuda_check.h"
 #include "base/launch.h"
 #include "formats/scale_layout.h"
 #include "kernels/cuda/activation.cuh"
+#include "kernels/cuda/async_copy.cuh"
 #include "kernels/cuda/fused_rounding.h"
 #include "kernels/cuda/quantize.cuh"
 #include "kernels/cuda/quantize_launch.h"
@@ -37,22 +37,6 @@ struct QuadShape {
   float one_over_k;
 };
 
-// Shared memory by its 32-bit address: a register that the compiler does not make anew at every
-// use.
-__device__ __forceinline__ uint32_t shared_address(const void* p) {
-  auto address = static_cast<uint32_t>(__cvta_generic_to_shared(p));
-  asm volatile("" : "+r"(address));
-  return address;
-}
-
-template <int kCount, class Fn>
-__device__ __forceinline__ void for_each(const Fn& fn) {
-  [&]<int... kIndex>(std::integer_sequence<int, kIndex...>) {
-    (fn.template operator()<kIndex>(), ...);
-  }
-  (std::make_integer_sequence<int, kCount>());
-}
-
 // kFused: as in quantize.cuh; one instruction an element less is 2 to 4 % of the time.
 template <WeightFormat kFormat, DType kType, bool kFused>
 __global__ void __launch_bounds__(32 * kMaxWarps, kCtas)
@@ -74,7 +58,8 @@ __global__ void __launch_bounds__(32 * kMaxWarps, kCtas)
   // use.
   int units_left = static_cast<int>(s.units - first_unit);
   int cols_left = lane % kLanesPerBlock == 0 ? static_cast<int>(s.groups * 4 - col) : 0;
-  asm volatile("" : "+r"(units_left), "+r"(cols_left));
+  compute_now(units_left);
+  compute_now(cols_left);
   const bool given = kMx || p.decode_scale == nullptr;
   const float encode_scale = given ? p.encode_scale : 1.0f / *p.decode_scale;
   const bool usual = kMx || (encode_scale >= kMinUsualScale && encode_scale <= kMaxUsualScale);
@@ -120,6 +105,9 @@ __global__ void __launch_bounds__(32 * kMaxWarps, kCtas)
   uint32_t mine = shared_address(sums + threadIdx.x / 4);
   uint32_t all = shared_address(sums + lane * 2);
   uint32_t scale_at = shared_address(reinterpret_cast<uint8_t*>(staging) + col / 4 * 16 + col % 4);
+  compute_now(mine);
+  compute_now(all);
+  compute_now(scale_at);
   // Two places for sums and for scales, in turn: none is overwritten while it is still read.
   int other_sums = kSums * 4, other_scales = static_cast<int>(s.groups * 16);
   uint32_t stage = 0, left = kQuad;
@@ -132,7 +120,7 @@ __global__ void __launch_bounds__(32 * kMaxWarps, kCtas)
     for (int u = 0; u < kUnits; ++u) {
       x[u] = elements_of<DType::kF32>([&]<int j>() {
         float e = next[u].template get<j>();
-        asm volatile("" : "+f"(e));  // or it is unpacked a second time behind the barrier
+        compute_now(e);  // or it is unpacked a second time behind the barrier
         return e;
       });
       // Not by tensor cores: fewer instructions, but the chip's clock falls by a tenth with them.
@@ -153,11 +141,10 @@ __global__ void __launch_bounds__(32 * kMaxWarps, kCtas)
     float sum = (parts[0] + parts[1]) + (parts[2] + parts[3]);
     sum += __shfl_xor_sync(~0u, sum, 1);
     sum += __shfl_xor_sync(~0u, sum, 2);
-    asm volatile("st.shared.f32 [%0], %1;" ::"r"(mine), "f"(sum) : "memory");
+    store_shared(mine, sum);
     __syncthreads();
-    float second;
-    asm volatile("ld.shared.v2.f32 {%0, %1}, [%2];" : "=f"(sum), "=f"(second) : "r"(all));
-    sum += second;
+    const float2 pair = load_shared_f32x2(all);
+    sum = pair.x + pair.y;
     mine += other_sums, all += other_sums, other_sums = -other_sums;
 #pragma unroll
     for (int distance = 16; distance > 0; distance /= 2) {
@@ -198,9 +185,7 @@ __global__ void __launch_bounds__(32 * kMaxWarps, kCtas)
       const bool valid = in_matrix && u * 32 < units_left;
       if (valid) *reinterpret_cast<uint2*>(codes + u * 32 * 8) = q[u].codes;
       if (static_cast<int>(u * kCols) < cols_left) {
-        asm volatile("st.shared.u8 [%0], %1;" ::"r"(scale_at + u * kCols * 4),
-                     "r"(valid ? q[u].scale : 0)
-                     : "memory");
+        store_shared_u8(scale_at + u * kCols * 4, valid ? q[u].scale : 0);
       }
     }
     codes += int64_t{step} * (s.units * 8);

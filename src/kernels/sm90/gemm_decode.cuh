@@ -23,23 +23,11 @@
 #pragma once
 
 #include "kernels/cuda/async_copy.cuh"
+#include "kernels/cuda/device.cuh"
 #include "kernels/sm90/output.cuh"
 #include "kernels/sm90/widen.cuh"
 
 namespace nibble::sm90 {
-
-// cp_async_16 where `holds`, without a branch.
-__device__ __forceinline__ void cp_async_16_if(bool holds, uint32_t to, const uint8_t* from) {
-  asm volatile(
-      "{\n .reg .pred p;\n setp.ne.b32 p, %0, 0;\n"
-      " @p cp.async.cg.shared.global [%1], [%2], 16;\n}" ::"r"(int{holds}),
-      "r"(to), "l"(from)
-      : "memory");
-}
-
-// Computed here and not, as the compiler would have it, where it is used.
-__device__ __forceinline__ void compute_now(uint32_t& x) { asm volatile("" : "+r"(x)); }
-__device__ __forceinline__ void compute_now(int64_t& x) { asm volatile("" : "+l"(x)); }
 
 // A lane's part of a tile to place `to` of D, `c` beside it: y[0] and y[1] are two tokens of a
 // column, y[2] and y[3] of the column eight further; as far as there are tokens and columns.

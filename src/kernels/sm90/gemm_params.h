@@ -54,10 +54,12 @@ struct WgmmaParams {
   int m, n, k;
   int groups, stages;  // warpgroups that multiply; slots of the ring
   WgmmaWork work;
-  int own_units, sum_bytes, sums_at;  // of a shared tile, see gemm_wgmma_work.h
-  float* parts;                       // for its stream: a tile for each block,
-  unsigned* flags;                    // and whether it is there; 0 at the start
-  bool wide_output;                   // D and C can be accessed in pieces of 16 bytes
+  // Of a shared tile, see gemm_wgmma_work.h. (sums_at once more: worked out in the kernel, it
+  // spills.)
+  int own_units, sum_bytes, sums_at;
+  float* parts;      // for its stream: a tile for each block,
+  unsigned* flags;   // and whether it is there; 0 at the start
+  bool wide_output;  // D and C can be accessed in pieces of 16 bytes
 };
 
 }  // namespace nibble::sm90

@@ -2,6 +2,7 @@
 #pragma once
 
 #include "kernels/cuda/async_copy.cuh"
+#include "kernels/cuda/device.cuh"
 #include "kernels/cuda/mma.cuh"
 #include "kernels/sm90/gemm_wgmma_work.h"
 #include "kernels/sm90/output.cuh"
@@ -58,7 +59,7 @@ __device__ __forceinline__ void store_warp_unit(const WgmmaParams& p, uint32_t u
                                                 int token, int row, const Factors& by,
                                                 const float* sum) {
   // Addresses worked out for each unit: held for all of them, they spill.
-  asm volatile("" : "+r"(lane));
+  cuda::compute_now(lane);
   const int g = lane / 4, t = lane % 4, end = min(p.m, token + kUnit);
   float x[8] = {};
 #pragma unroll
