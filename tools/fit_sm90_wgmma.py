@@ -15,12 +15,11 @@ import numpy as np
 
 RESIDENT = np.array([132, 66, 38, 30, 22])  # clusters of 1 .. 5 blocks, as in gemm_wgmma.cc
 BANDWIDTH = 4800.0  # bytes a nanosecond
-ONE_TILE, MANY_PARTS = 64, 1.03  # kOneTile, kManyParts of gemm_wgmma.cc
+ONE_TILE = 64  # kOneTile of gemm_wgmma.cc
 GROUP_ROWS, BLOCK_BYTES, BLOCK_ROWS, BLOCK_K = 64, 1152, 16, 128
-START = {"kFixedUs": 3.0, "kNextTileUs": 2.5, "kReduceUs": 1.7, "kReduceNs": 6.7, "kStreamUs": 5.3,
-         "kStreamNs": 13.0, "kMacsPerNs": 4285.0, "kWidenNs": 94.0,
-         "kWideTile": 1.25, "kSmBytesPerNs": 36.6, "kActivationBytesPerNs": 71.7,
-         "kDramEfficiency": 0.73}
+START = {"kFixedUs": 2.7, "kNextTileUs": 1.8, "kReduceUs": 1.0, "kReduceNs": 6.5, "kStreamUs": 2.0,
+         "kStreamNs": 8.0, "kMacsPerNs": 3200.0, "kWidenNs": 100.0, "kStepNs": 190.0,
+         "kWideTile": 1.1, "kDramEfficiency": 0.73}
 STEPS_ALL, STEPS_LEFT_OUT = 15000, 4000
 
 Layer = tuple[int, int]
@@ -62,16 +61,14 @@ class Timings:
         waves = np.where(self.stream, tiles / clusters, np.ceil(tiles / clusters))
         k_blocks = np.ceil(self.k / BLOCK_K)
         multiply = self.rows * self.tokens * BLOCK_K / c["kMacsPerNs"]
-        load = (self.rows / BLOCK_ROWS * BLOCK_BYTES / c["kSmBytesPerNs"] +
-                self.tokens * BLOCK_K * 2 / pair / c["kActivationBytesPerNs"])
-        step = np.sqrt(multiply**2 + (groups * c["kWidenNs"])**2 + load**2)
+        step = np.sqrt(multiply**2 + (groups * c["kWidenNs"])**2 + c["kStepNs"]**2)
         tile = np.ceil(k_blocks / self.split) * step * np.where(self.tokens == 256, c["kWideTile"], 1)
         read = np.ceil(self.n / BLOCK_ROWS) * k_blocks * BLOCK_BYTES + 2 * self.m * (self.k + self.n)
         outputs = groups * self.tokens
         us = c["kFixedUs"] + 1e-3 * np.maximum(waves * tile, read / (BANDWIDTH * c["kDramEfficiency"]))
         us += c["kNextTileUs"] * np.maximum(0, waves - 1)
-        us += np.where(self.stream, c["kStreamUs"] + 1e-3 * c["kStreamNs"] * outputs, 0)
-        us = us * np.where(self.stream & (tiles < clusters), MANY_PARTS, 1)
+        pieces = np.maximum(1, clusters / tiles)
+        us += np.where(self.stream, pieces * c["kStreamUs"] + 1e-3 * c["kStreamNs"] * outputs, 0)
         share = (self.split - 1) / self.split
         return us + np.where(self.split > 1, c["kReduceUs"] + 1e-3 * c["kReduceNs"] * outputs * share, 0)
 

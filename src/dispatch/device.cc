@@ -57,6 +57,11 @@ using Memory = std::shared_ptr<void>;
 Memory allocate(const DeviceInfo& device, size_t bytes) {
   if (device.kind == DeviceKind::kCuda) {
     auto buffer = std::make_shared<cuda::Buffer>(device.index, bytes);
+    // Kernels may look for a mark of their own before one was left: never in memory without
+    // content.
+    const cuda::DeviceScope scope(device.index);
+    cuda::fill(buffer->get(), 0, bytes, nullptr);
+    cuda::synchronize(nullptr);
     return {buffer, buffer->get()};
   }
   void* memory = std::aligned_alloc(kWorkspaceAlignment, bytes);

@@ -29,6 +29,10 @@ __device__ __forceinline__ void compute_now(uint32_t& x) { asm volatile("" : "+r
 __device__ __forceinline__ void compute_now(int64_t& x) { asm volatile("" : "+l"(x)); }
 __device__ __forceinline__ void compute_now(float& x) { asm volatile("" : "+f"(x)); }
 
+// x, which all 32 lanes hold, in a register of the warp's. What is worked out from it the compiler
+// then knows to be the same in all lanes.
+__device__ __forceinline__ int uniform(int x) { return __reduce_max_sync(~0u, x); }
+
 // prmt.b32 with every mode bit of the selector (the intrinsic drops the sign replication).
 __device__ __forceinline__ uint32_t permute_bytes(uint32_t a, uint32_t b, uint32_t selector) {
   uint32_t out;

@@ -34,13 +34,14 @@ __device__ __forceinline__ void fewer_registers() {
 // so it is that which callers step; see wgmma's matrix descriptors in the PTX manual.
 __device__ __forceinline__ uint32_t operand_of(uint32_t address) { return address >> 4 | 1u << 16; }
 inline constexpr uint32_t kOperandStep16 = 32 >> 4;  // to the next 16 of k
-inline constexpr uint64_t kOperandHigh = uint64_t{1u << 30 | 1024 >> 4} << 32;
+inline constexpr uint32_t kOperandHigh = 1u << 30 | 1024 >> 4;
 
 // d[64, kColumns] += a[64, 16] * b[16, kColumns], bf16 or fp16 in, fp32 sums. Warp i of four has
-// rows 16 i .. 16 i + 15; its a and d are those of mma, d by eight columns.
+// rows 16 i .. 16 i + 15; its a and d are those of mma, d by eight columns. `operand_high` is
+// kOperandHigh, from a register: as a constant it is moved there anew for most products.
 template <bool kF16, int kColumns>
-__device__ __forceinline__ void wgmma(float (&d)[kColumns / 2], const uint32_t* a,
-                                      uint32_t operand);
+__device__ __forceinline__ void wgmma(float (&d)[kColumns / 2], const uint32_t* a, uint32_t operand,
+                                      uint32_t operand_high);
 
 #define NIBBLE_D8(i)                                                                          \
   "+f"(d[i]), "+f"(d[i + 1]), "+f"(d[i + 2]), "+f"(d[i + 3]), "+f"(d[i + 4]), "+f"(d[i + 5]), \
@@ -49,16 +50,17 @@ __device__ __forceinline__ void wgmma(float (&d)[kColumns / 2], const uint32_t* 
 #define NIBBLE_D32(i) NIBBLE_D16(i), NIBBLE_D16(i + 16)
 #define NIBBLE_D64(i) NIBBLE_D32(i), NIBBLE_D32(i + 32)
 #define NIBBLE_D128(i) NIBBLE_D64(i), NIBBLE_D64(i + 64)
-#define NIBBLE_WGMMA(f16, type, columns, outputs, names, a_and_b)                                \
+#define NIBBLE_WGMMA(f16, type, columns, outputs, names, a_names, b_names)                       \
   template <>                                                                                    \
   __device__ __forceinline__ void wgmma<f16, columns>(float(&d)[columns / 2], const uint32_t* a, \
-                                                      uint32_t operand) {                        \
+                                                      uint32_t operand, uint32_t operand_high) { \
     asm volatile(                                                                                \
-        "{\n .reg .pred add;\n setp.eq.b32 add, 0, 0;\n"                                         \
+        "{\n .reg .pred add;\n .reg .b64 b;\n setp.eq.b32 add, 0, 0;\n mov.b64 b, {" b_names     \
+        "};\n"                                                                                   \
         " wgmma.mma_async.sync.aligned.m64n" #columns "k16.f32." type "." type " {" names        \
-        "}, " a_and_b ", add, 1, 1, 0;\n}"                                                       \
+        "}, {" a_names "}, b, add, 1, 1, 0;\n}"                                                  \
         : outputs                                                                                \
-        : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(kOperandHigh | operand));              \
+        : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(operand), "r"(operand_high));          \
   }
 #define NIBBLE_NAMES8 "%0, %1, %2, %3, %4, %5, %6, %7"
 #define NIBBLE_NAMES16 NIBBLE_NAMES8 ", %8, %9, %10, %11, %12, %13, %14, %15"
@@ -79,16 +81,18 @@ __device__ __forceinline__ void wgmma(float (&d)[kColumns / 2], const uint32_t* 
   "%96, %97, %98, %99, %100, %101, %102, %103, %104, %105, %106, %107, %108, %109, "     \
   "%110, %111, %112, %113, %114, %115, %116, %117, %118, %119, %120, %121, %122, %123, " \
   "%124, %125, %126, %127"
-NIBBLE_WGMMA(false, "bf16", 16, NIBBLE_D8(0), NIBBLE_NAMES8, "{%8, %9, %10, %11}, %12")
-NIBBLE_WGMMA(false, "bf16", 32, NIBBLE_D16(0), NIBBLE_NAMES16, "{%16, %17, %18, %19}, %20")
-NIBBLE_WGMMA(false, "bf16", 64, NIBBLE_D32(0), NIBBLE_NAMES32, "{%32, %33, %34, %35}, %36")
-NIBBLE_WGMMA(false, "bf16", 128, NIBBLE_D64(0), NIBBLE_NAMES64, "{%64, %65, %66, %67}, %68")
-NIBBLE_WGMMA(false, "bf16", 256, NIBBLE_D128(0), NIBBLE_NAMES128, "{%128, %129, %130, %131}, %132")
-NIBBLE_WGMMA(true, "f16", 16, NIBBLE_D8(0), NIBBLE_NAMES8, "{%8, %9, %10, %11}, %12")
-NIBBLE_WGMMA(true, "f16", 32, NIBBLE_D16(0), NIBBLE_NAMES16, "{%16, %17, %18, %19}, %20")
-NIBBLE_WGMMA(true, "f16", 64, NIBBLE_D32(0), NIBBLE_NAMES32, "{%32, %33, %34, %35}, %36")
-NIBBLE_WGMMA(true, "f16", 128, NIBBLE_D64(0), NIBBLE_NAMES64, "{%64, %65, %66, %67}, %68")
-NIBBLE_WGMMA(true, "f16", 256, NIBBLE_D128(0), NIBBLE_NAMES128, "{%128, %129, %130, %131}, %132")
+NIBBLE_WGMMA(false, "bf16", 16, NIBBLE_D8(0), NIBBLE_NAMES8, "%8, %9, %10, %11", "%12, %13")
+NIBBLE_WGMMA(false, "bf16", 32, NIBBLE_D16(0), NIBBLE_NAMES16, "%16, %17, %18, %19", "%20, %21")
+NIBBLE_WGMMA(false, "bf16", 64, NIBBLE_D32(0), NIBBLE_NAMES32, "%32, %33, %34, %35", "%36, %37")
+NIBBLE_WGMMA(false, "bf16", 128, NIBBLE_D64(0), NIBBLE_NAMES64, "%64, %65, %66, %67", "%68, %69")
+NIBBLE_WGMMA(false, "bf16", 256, NIBBLE_D128(0), NIBBLE_NAMES128, "%128, %129, %130, %131",
+             "%132, %133")
+NIBBLE_WGMMA(true, "f16", 16, NIBBLE_D8(0), NIBBLE_NAMES8, "%8, %9, %10, %11", "%12, %13")
+NIBBLE_WGMMA(true, "f16", 32, NIBBLE_D16(0), NIBBLE_NAMES16, "%16, %17, %18, %19", "%20, %21")
+NIBBLE_WGMMA(true, "f16", 64, NIBBLE_D32(0), NIBBLE_NAMES32, "%32, %33, %34, %35", "%36, %37")
+NIBBLE_WGMMA(true, "f16", 128, NIBBLE_D64(0), NIBBLE_NAMES64, "%64, %65, %66, %67", "%68, %69")
+NIBBLE_WGMMA(true, "f16", 256, NIBBLE_D128(0), NIBBLE_NAMES128, "%128, %129, %130, %131",
+             "%132, %133")
 #undef NIBBLE_WGMMA
 #undef NIBBLE_D8
 #undef NIBBLE_D16

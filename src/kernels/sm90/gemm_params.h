@@ -53,12 +53,14 @@ struct WgmmaParams {
   Output out;
   int m, n, k;
   int groups, stages;  // warpgroups that multiply; slots of the ring
+  int slot_weights;    // bytes of them
   WgmmaWork work;
   // Of a shared tile, see gemm_wgmma_work.h. (sums_at once more: worked out in the kernel, it
   // spills.)
   int own_units, sum_bytes, sums_at;
-  float* parts;      // for its stream: a tile for each block,
-  unsigned* flags;   // and whether it is there; 0 at the start
+  uint8_t* parts;   // for its stream: a tile of sums for each block,
+  uint64_t* flags;  // `launch` where they are there
+  uint64_t launch;
   bool wide_output;  // D and C can be accessed in pieces of 16 bytes
 };
 

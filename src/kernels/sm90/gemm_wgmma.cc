@@ -41,9 +41,7 @@ WgmmaConfig from_table(const KernelConfig& c) {
 std::vector<WgmmaConfig> all_configs() {
   std::vector<WgmmaConfig> all;
   for (const WgmmaKernel& kernel : wgmma_kernels()) {
-    // Pairs of narrow tiles lost to single wide ones.
-    const int min_groups = kernel.multicast ? std::max(2, kernel.max_groups - 1) : 2;
-    for (int groups = min_groups; groups <= kernel.max_groups; ++groups) {
+    for (int groups = 1; groups <= kernel.max_groups; ++groups) {
       const bool known = std::ranges::any_of(all, [&](const WgmmaConfig& c) {
         return c.tokens == kernel.tokens && c.groups == groups && !kernel.multicast;
       });
@@ -85,26 +83,21 @@ std::span<const KernelConfig> candidates(const GemmDesc& d, const DeviceInfo& de
   return fitting;
 }
 
-// By tools/fit_sm90_wgmma.py from timings of bench_sm90_gemm on an H200: ten layers, m = 8 to 1024,
-// 1069 configurations (5 % off in the mean, the fast ones counting most). By a fit without a layer,
-// what is chosen for it is 0.5 % slower than the best candidate (geometric mean; 7 % at worst).
-// What runs beside each other adds up as the root of squares: maxima and sums left 0.7 % and 10 %.
-// kReduceUs and kReduceNs are less than fitted (1.72, 6.59) by what sharing a tile has gained
-// since.
-constexpr double kFixedUs = 2.99;     // launch, first loads, output
-constexpr double kNextTileUs = 2.97;  // nothing is multiplied while a tile is written out
-constexpr double kReduceUs = 1.40;    // the sums of a split tile,
-constexpr double kReduceNs = 4.80;    // a token of 64 rows that another block sums
-constexpr double kStreamUs = 6.55;    // flags, and sums through L2,
-constexpr double kStreamNs = 9.02;    // a token of 64 rows of them
-constexpr double kManyParts =
-    1.03;  // fewer tiles than blocks: chosen by the bare fit, they lost 9 %
-constexpr double kMacsPerNs = 3460.0;   // of a multiprocessor's tensor cores
-constexpr double kWidenNs = 80.7;       // 64 rows x 128 of k
-constexpr double kWideTile = 1.16;      // 256 tokens: too few registers to hide what is read
-constexpr double kSmBytesPerNs = 40.2;  // weights, into one multiprocessor
-constexpr double kActivationBytesPerNs = 211.0;
-constexpr double kDramEfficiency = 0.737;
+// By tools/fit_sm90_wgmma.py from timings of bench_sm90_gemm on an H200: ten layers, m = 16 to
+// 1024, 1485 configurations (5.5 % off in the mean, the fast ones counting most). By a fit without
+// a layer, what is chosen for it is 1.0 % slower than the best candidate (geometric mean; 7 % at
+// worst). What runs beside each other adds up as the root of squares.
+constexpr double kFixedUs = 2.56;      // launch, first loads, output
+constexpr double kNextTileUs = 1.54;   // nothing is multiplied while a tile is written out
+constexpr double kReduceUs = 1.05;     // the sums of a split tile,
+constexpr double kReduceNs = 7.57;     // a token of 64 rows that another block sums
+constexpr double kStreamUs = 1.15;     // a block's sums that come through L2,
+constexpr double kStreamNs = 11.3;     // a token of 64 rows of them
+constexpr double kMacsPerNs = 3050.0;  // of a multiprocessor's tensor cores
+constexpr double kWidenNs = 120.0;     // 64 rows x 128 of k, with reading them
+constexpr double kStepNs = 216.0;      // 128 of k, however few rows
+constexpr double kWideTile = 1.07;     // 256 tokens: too few registers to hide what is read
+constexpr double kDramEfficiency = 0.758;
 
 double estimate_us(const GemmDesc& d, const KernelConfig& config, const DeviceInfo& device) {
   const WgmmaConfig c = from_table(config);
@@ -114,10 +107,7 @@ double estimate_us(const GemmDesc& d, const KernelConfig& config, const DeviceIn
                                 : static_cast<double>(ceil_div(tiles, clusters));
   const auto steps = static_cast<double>(ceil_div(k_blocks(d.k), c.split));
   const double multiply = static_cast<double>(config.tile_n) * c.tokens * kBlockK / kMacsPerNs;
-  const double load =
-      static_cast<double>(config.tile_n / kBlockRows) * kBlockBytes / kSmBytesPerNs +
-      static_cast<double>(c.tokens) * kBlockK * 2 / (c.cluster / c.split) / kActivationBytesPerNs;
-  const double step = std::hypot(multiply, c.groups * kWidenNs, load);
+  const double step = std::hypot(multiply, c.groups * kWidenNs, kStepNs);
   const double tile = steps * step * (c.tokens == 256 ? kWideTile : 1.0);
   const double all_bytes = static_cast<double>(row_blocks(d.n) * k_blocks(d.k)) * kBlockBytes +
                            2.0 * static_cast<double>(d.m) * static_cast<double>(d.k + d.n);
@@ -125,8 +115,10 @@ double estimate_us(const GemmDesc& d, const KernelConfig& config, const DeviceIn
   const double outputs = static_cast<double>(c.groups) * c.tokens;
   double us = kFixedUs + 1e-3 * std::max(waves * tile, dram);
   us += kNextTileUs * std::max(0.0, waves - 1.0);
-  if (c.stream) us += kStreamUs + 1e-3 * kStreamNs * outputs;
-  if (c.stream && tiles < clusters) us *= kManyParts;
+  if (c.stream) {
+    const double pieces = std::max(1.0, static_cast<double>(clusters) / static_cast<double>(tiles));
+    us += pieces * kStreamUs + 1e-3 * kStreamNs * outputs;
+  }
   if (c.split > 1) us += kReduceUs + 1e-3 * kReduceNs * outputs * (c.split - 1) / c.split;
   return us;
 }

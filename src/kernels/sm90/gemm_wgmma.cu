@@ -1,5 +1,7 @@
 #include <algorithm>
 #include <array>
+#include <atomic>
+#include <random>
 
 #include "base/cuda_check.h"
 #include "base/launch.h"
@@ -12,7 +14,7 @@ namespace {
 
 constexpr int kSharedLimit = 227 * 1024;
 constexpr int kMinStages = 3;
-constexpr int kMaxStages = 12;  // the fewest warps of a block, which set up a slot each
+constexpr int kMaxStages = 12;
 constexpr int kMaxCluster = 8;
 
 using Kernel = void (*)(CUtensorMap, WgmmaParams);
@@ -20,19 +22,17 @@ struct Variant {
   WgmmaKernel kernel;
   Kernel bf16, f16;
 };
-// Products under way: deeper hides the widening of narrow tiles, wide ones lack the registers.
 template <int kTokens, int kMaxGroups, bool kMulticast = false>
 constexpr Variant variant() {
-  constexpr int kPending = kTokens <= 128 && kMaxGroups < 4 ? 3 : 1;
   return {{kTokens, kMaxGroups, kMulticast},
-          wgmma_gemm<kTokens, kMaxGroups, kPending, kMulticast, Wide::kBF16>,
-          wgmma_gemm<kTokens, kMaxGroups, kPending, kMulticast, Wide::kF16>};
+          wgmma_gemm<kTokens, kMaxGroups, kMulticast, Wide::kBF16>,
+          wgmma_gemm<kTokens, kMaxGroups, kMulticast, Wide::kF16>};
 }
 // In the order of preference: the first with room for a config's groups takes it.
 const Variant kVariants[] = {
-    variant<16, 2>(),  variant<16, 5>(),        variant<32, 2>(),        variant<32, 5>(),
-    variant<64, 2>(),  variant<64, 4>(),        variant<128, 2>(),       variant<128, 3>(),
-    variant<128, 4>(), variant<128, 4, true>(), variant<256, 2, true>(),
+    variant<16, 5>(),       variant<32, 5>(),        variant<64, 2>(),        variant<64, 4>(),
+    variant<64, 5>(),       variant<128, 2>(),       variant<128, 3>(),       variant<128, 4>(),
+    variant<64, 2, true>(), variant<128, 4, true>(), variant<256, 2, true>(),
 };
 
 const Variant* find(const WgmmaConfig& c) {
@@ -45,13 +45,15 @@ const Variant* find(const WgmmaConfig& c) {
   return nullptr;
 }
 
-constexpr int kClearThreads = 256;
-__global__ void clear_flags(unsigned* flags, int count) {
-  cuda::let_next_kernel_start();
-  for (int i = threadIdx.x; i < count; i += kClearThreads) flags[i] = 0;
+// What a launch's flags say, so that none has to clear them before: no other launch has said it,
+// and whoever waited for a flag clears it for the next replay of a graph. A kernel that clears
+// took 1.6 us.
+uint64_t next_launch() {
+  static std::atomic<uint64_t> next{uint64_t{std::random_device{}()} << 32 | 1};
+  return next.fetch_add(1, std::memory_order_relaxed);
 }
 constexpr int64_t kMaxStreamBlocks = 1 << 20;  // of k: the stream is counted in 32 bits
-constexpr size_t flag_bytes(size_t sms) { return (sms * sizeof(unsigned) + 255) / 256 * 256; }
+constexpr size_t flag_bytes(size_t sms) { return (sms * sizeof(uint64_t) + 255) / 256 * 256; }
 
 int shared_bytes(const WgmmaConfig& c, int stages) {
   return WgmmaShared(c.tokens, c.groups, stages, sums_bytes(c.tokens, c.groups, c.split)).bytes;
@@ -101,13 +103,13 @@ void launch_wgmma(const WgmmaParams& params, const uint16_t* a, int64_t a_row_by
   WgmmaParams p = params;
   p.groups = c.groups;
   p.stages = wgmma_stages(c);
+  p.slot_weights = c.groups * kGroupBlocks * kBlockBytes;
   const bool multicast = c.cluster != c.split;
   int sms = 0;
   NIBBLE_CUDA_CHECK(cudaDeviceGetAttribute(&sms, cudaDevAttrMultiProcessorCount, stream.index));
   const auto tiles = static_cast<int>(wgmma_tiles(c, p.m, p.n));
   int clusters = c.split > 1 ? tiles : std::min(tiles, std::max(1, sms / c.cluster));
   const auto all_k = static_cast<int>(k_blocks(p.k));
-  bool pdl = stream.pdl;
   int stream_tiles = 0;
   if (c.stream) {
     clusters =
@@ -115,14 +117,9 @@ void launch_wgmma(const WgmmaParams& params, const uint16_t* a, int64_t a_row_by
     // A tile or two of everybody's share: pieces of less than one would cost more to add up.
     const int rest = tiles % clusters;
     stream_tiles = tiles < clusters ? tiles : rest == 0 ? 0 : rest + clusters;
-    p.flags = static_cast<unsigned*>(workspace);
-    p.parts = reinterpret_cast<float*>(static_cast<uint8_t*>(workspace) + flag_bytes(sms));
-    // The flags' kernel waits for all before it, so that the GEMM need wait for no other.
-    Stream in_order = stream;
-    in_order.pdl = false;
-    cuda::launch({.grid = 1, .block = kClearThreads, .stream = in_order}, "clear_flags",
-                 clear_flags, p.flags, clusters * c.cluster);
-    pdl = true;
+    p.flags = static_cast<uint64_t*>(workspace);
+    p.parts = static_cast<uint8_t*>(workspace) + flag_bytes(sms);
+    p.launch = next_launch();
   }
   const int rows = c.groups * kGroupRows * (multicast ? 2 : 1);
   p.work = WgmmaWork((p.m + c.tokens - 1) / c.tokens, (p.n + rows - 1) / rows, all_k, stream_tiles,
@@ -141,7 +138,7 @@ void launch_wgmma(const WgmmaParams& params, const uint16_t* a, int64_t a_row_by
                 .block = static_cast<unsigned>(c.groups * 128 + 128),
                 .shared_bytes = static_cast<size_t>(shared_bytes(c, p.stages)),
                 .cluster = static_cast<unsigned>(c.cluster),
-                .pdl = pdl,
+                .pdl = stream.pdl,
                 .stream = stream},
                "sm90_fp4_wgmma_gemm", type == Wide::kF16 ? v.f16 : v.bf16, activations, p);
 }

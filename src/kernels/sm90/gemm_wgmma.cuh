@@ -15,11 +15,16 @@
 //
 // Whole tiles rarely come out even. Then the k of the first stream_tiles tiles, laid end to end, is
 // cut into as many equal pieces as there are blocks: who begins inside a tile leaves its sums in
-// the workspace for the block that began the tile, which adds them in order.
+// the workspace for the block that began the tile, which adds them in order. They come back through
+// the ring, the sums of a warpgroup as the activations of a slot (of which they take the place to
+// the byte), so that nobody waits for them who could multiply.
 //
-// What lost: that for few tiles too (sums through L2 take 6 us of a GEMM), one copying thread for
-// both operands, two blocks a multiprocessor, ping-pong of the warpgroups.
+// What lost: that for few tiles too (sums through L2 take 4 us of a GEMM), one copying thread for
+// both operands, two blocks a multiprocessor, ping-pong of the warpgroups. Sums that came back
+// through the ring took 1 us less, but racecheck does not see that a slot's copies are in order.
 #pragma once
+
+#include <utility>
 
 #include "kernels/cuda/async_copy.cuh"
 #include "kernels/cuda/wgmma.cuh"
@@ -28,8 +33,19 @@
 
 namespace nibble::sm90 {
 
-// kPending: groups of two products under way while the next is widened.
-template <int kTokens, int kMaxGroups, int kPending, bool kMulticast, Wide kWide>
+// f(0), f(1) ... By hand: in a loop that votes, nvcc leaves `#pragma unroll` be, and sums in local
+// memory.
+template <int kCount, class F>
+__device__ __forceinline__ void unrolled(const F& f) {
+  [&]<int... i>(std::integer_sequence<int, i...>) { (f(i), ...); }
+  (std::make_integer_sequence<int, kCount>{});
+}
+
+// The loop over k is limited by the instructions that a warp issues, 1.1 to 1.3 clocks for each
+// beside products, whatever they are; half of them widen. What its others cost, and what ptxas
+// makes of them, is why it is written as it is: 201 instructions a step of 128 k became 165, and 64
+// tokens take 6 to 12 % less time, 16 and 32 tokens 4 to 9.
+template <int kTokens, int kMaxGroups, bool kMulticast, Wide kWide>
 __global__ void __launch_bounds__(kMaxGroups * 128 + 128, 1)
     wgmma_gemm(const __grid_constant__ CUtensorMap activations, const WgmmaParams p) {
   using namespace nibble::cuda;
@@ -40,17 +56,21 @@ __global__ void __launch_bounds__(kMaxGroups * 128 + 128, 1)
   const WgmmaShared at(kTokens, p.groups, p.stages, kSplit ? p.sum_bytes : 0);
   const uint32_t base = shared_address(shared);
   const uint32_t full = base + at.barriers, empty = full + p.stages * 8;
-  const uint32_t sums_barrier = empty + p.stages * 8;
+  const uint32_t sums_barrier = empty + p.stages * 8, spare_barrier = sums_barrier + 8;
   const int warp = threadIdx.x / 32, lane = threadIdx.x % 32, warps = p.groups * 4;
   constexpr int kTileBlocks = kMulticast ? 2 : 1;  // blocks whose tiles are handed out together
   const bool clustered = kMulticast || split > 1;
   const int rank = cluster_rank(), worker = cluster_index();
   const int rows = p.groups * kGroupRows;
   constexpr bool kStream = is_streamed(kTokens, kMaxGroups);
-  // The pair behind which the next step's weights are read: early, they cost no wait (2 to 4 % of a
-  // GEMM of 64 tokens). With one product under way that wait stands in front of the next (3 %
-  // lost), and in narrow tiles ptxas then waits for each product (a tenth).
-  constexpr int kLoadBehind = kTokens >= 64 && kPending == 3 ? 1 : 3;
+  constexpr int kSumsThere = 1, kSumsLeft = 7;  // barriers; 2 + group is a warpgroup's
+  // Pairs of k16 steps that are widened and then multiplied together, while the ones before are
+  // under way. Two took 3 % less than one where registers last; deeper queues of ones lost 1 to 5
+  // %.
+  constexpr int kBatch = kTokens <= 32 ? 2 : 1;
+  // The next step's first weights are read in the middle of a step, where few warps hide that they
+  // take time: one or two warpgroups are 1 to 8 % faster, three and more 1 to 2 % slower.
+  constexpr bool kEarly = kMaxGroups <= 2 && !kMulticast;
   using Parts = WgmmaParts<kStream>;
   // Of a shared tile, unit u is written out by block u % split of the cluster.
   constexpr int kUnit = unit_tokens(kTokens);
@@ -60,11 +80,14 @@ __global__ void __launch_bounds__(kMaxGroups * 128 + 128, 1)
 
   // A slot's barriers a warp: each takes a fence of its own, 24 in a row a microsecond.
   if (lane == 0) {
-    if (warp < p.stages) {
-      mbarrier_init(full + warp * 8, 2);  // the two copying threads
-      mbarrier_init(empty + warp * 8, warps * kTileBlocks);
+    for (int slot = warp; slot < p.stages; slot += warps + 4) {
+      mbarrier_init(full + slot * 8, 2);  // the two copying threads
+      mbarrier_init(empty + slot * 8, warps * kTileBlocks);
     }
-    if (warp == warps) mbarrier_init(sums_barrier, 1);
+    if (warp == warps) {
+      mbarrier_init(sums_barrier, 1);
+      mbarrier_init(spare_barrier, warps * kTileBlocks);
+    }
     if (warp == warps + 1) prefetch_tensor_map(&activations);
     fence_mbarrier_init();
   }
@@ -77,16 +100,17 @@ __global__ void __launch_bounds__(kMaxGroups * 128 + 128, 1)
   if (clustered) cluster_arrive();
   if (kMulticast) cluster_wait();
 
+  uint32_t slot = 0, parity = 0;
+  const auto next_slot = [&] {
+    if (++slot == p.stages) {
+      slot = 0;
+      parity ^= 1;
+    }
+  };
   if (warp >= warps) {
     fewer_registers<copy_registers(kMaxGroups)>();
     Parts part(work, worker);
-    uint32_t slot = 0, parity = 1;
-    const auto next_slot = [&] {
-      if (++slot == p.stages) {
-        slot = 0;
-        parity ^= 1;
-      }
-    };
+    parity = 1;
     if (warp == warps && lane == 0) {
       const int64_t k_stride = row_blocks(p.n) * kBlockBytes;
 #pragma unroll 1
@@ -97,8 +121,8 @@ __global__ void __launch_bounds__(kMaxGroups * 128 + 128, 1)
 #pragma unroll 1
         for (int k = part.k_begin; k < part.k_end; ++k) {
           mbarrier_wait(empty + slot * 8, parity);
-          mbarrier_expect(full + slot * 8, at.slot_weights);
-          bulk_copy(base + at.weights + slot * at.slot_weights, from, at.slot_weights,
+          mbarrier_expect(full + slot * 8, p.slot_weights);
+          bulk_copy(base + at.weights + slot * p.slot_weights, from, p.slot_weights,
                     full + slot * 8);
           from += k_stride;
           next_slot();
@@ -129,22 +153,39 @@ __global__ void __launch_bounds__(kMaxGroups * 128 + 128, 1)
           next_slot();
         }
       }
+    } else if (kStream && warp == warps + 2 && split == 1) {
+      // Waits for the sums that are left in the multiplying warps' stead: 2 us of a GEMM.
+      if (part.next(work, 0) && part.k_begin > 0) {
+        barrier_sync(kSumsLeft, warps * 32 + 32);
+        __threadfence();
+        if (lane == 0) store_release(p.flags + blockIdx.x, p.launch);
+      }
     }
   } else {
     more_registers<multiply_registers(kMaxGroups)>();
     Parts part(work, worker);
     const int g = lane / 4;
     const uint32_t factors = base + at.factors + warp * kFactorBytes;
-    uint32_t slot = 0, parity = 0;
-    const auto release = [&](uint32_t s) {
+    const auto release = [&](uint32_t barrier) {
       if constexpr (kMulticast) {
-        if (lane < 2) mbarrier_arrive_at(empty + s * 8, lane);
+        if (lane < 2) mbarrier_arrive_at(barrier, lane);
       } else {
-        if (lane == 0) mbarrier_arrive(empty + s * 8);
+        if (lane == 0) mbarrier_arrive(barrier);
       }
     };
+    const uint32_t lane_codes = base + at.weights + warp * kBlockBytes + lane * 16;
+    uint32_t scales_behind = kBlockCodeBytes + g * 16 - lane * 16;
+    // Lane 0 is who uses it; the same in all lanes, it would take a register of the descriptors.
+    uint32_t lane_empty = kMulticast ? empty : empty + lane * 8;
+    uint32_t first_operand = operand_of(base);
+    compute_now(scales_behind);
+    compute_now(lane_empty);
+    compute_now(first_operand);
 #pragma unroll 1
-    while (part.next(work, kSplit ? rank : 0)) {
+    while (__any_sync(~0u, part.next(work, kSplit ? rank : 0))) {
+      part.tile = uniform(part.tile);
+      part.k_begin = uniform(part.k_begin);
+      part.k_end = uniform(part.k_end);
       const WgmmaTile tile(part.tile, work);
       const int first_row = (tile.row_tile * kTileBlocks + (kMulticast ? rank : 0)) * rows;
       const int own_row = first_row + warp * kBlockRows;
@@ -158,80 +199,83 @@ __global__ void __launch_bounds__(kMaxGroups * 128 + 128, 1)
       }
       cp_async_commit();
       float sum[kTokens / 2] = {};
+      // Outside the loop over tiles, or as constants that ptxas folds, a descriptor would be copied
+      // whole for each product.
+      const uint32_t high = uniform(kOperandHigh);
+      const uint32_t k16_step = uniform(kOperandStep16),
+                     half_step = uniform((kTokens * 128 >> 4) - 3 * kOperandStep16);
       uint4 codes[2], scales;
-      const auto weights_of = [&](uint32_t s) {
-        return base + at.weights + s * at.slot_weights + warp * kBlockBytes + lane * 16;
-      };
-      const auto load_scales = [&](uint32_t weights) {
-        return load_shared_16(weights + kBlockCodeBytes + g * 16 - lane * 16);
+      const auto load_half = [&](int half) {
+        const uint32_t from = lane_codes + slot * p.slot_weights;
+        codes[half] = load_shared_16(from + half * 512);
+        const uint2 of_pairs = load_shared_8(from + scales_behind + half * 8);
+        (half == 0 ? scales.x : scales.z) = of_pairs.x;
+        (half == 0 ? scales.y : scales.w) = of_pairs.y;
       };
       mbarrier_wait(full + slot * 8, parity);
-      codes[0] = load_shared_16(weights_of(slot));
-      codes[1] = load_shared_16(weights_of(slot) + 512);
-      scales = load_scales(weights_of(slot));
-      uint32_t last = 0;
-#pragma unroll 1
-      for (int k = part.k_begin; k < part.k_end; ++k) {
+      load_half(0);
+      load_half(1);
+      uint32_t before = spare_barrier;  // of the slot that the products under way may still read
+      int steps = part.k_end - part.k_begin;
+      bool more;
+      do {
         // All lanes have read their weights, before one of them gives the slot back. In front of
         // that itself, it held up the widening: 8 % of a GEMM of 16 tokens.
         __syncwarp();
-        // The same in all lanes, and known to be so: descriptors are then built once a warp.
-        const uint32_t operand = __shfl_sync(~0u, operand_of(base + slot * at.slot_activations), 0);
-        const uint32_t before = last;
-        last = slot;
-        const bool more = k + 1 < part.k_end;
-        uint4 next_scales;
+        uint32_t operand = first_operand + slot * (at.slot_activations >> 4);
+        const uint32_t own = lane_empty + slot * 8;
+        more = --steps > 0;
 #pragma unroll
-        for (int pair = 0; pair < 4; ++pair) {
-          const uint4& c = codes[pair / 2];
-          uint32_t a[8];
-          widen_pair<kWide>(pair % 2 ? c.z : c.x, pair % 2 ? c.w : c.y, (&scales.x)[pair], a);
-          const uint32_t b =
-              operand + pair / 2 * (kTokens * 128 >> 4) + pair % 2 * (2 * kOperandStep16);
+        for (int pair = 0; pair < 4; pair += kBatch) {
+          uint32_t a[kBatch][8];
+#pragma unroll
+          for (int i = 0; i < kBatch; ++i) {
+            const int of = pair + i;
+            const uint4& c = codes[of / 2];
+            widen_pair<kWide>(of % 2 ? c.z : c.x, of % 2 ? c.w : c.y, (&scales.x)[of], a[i]);
+          }
           wgmma_fence();
-          wgmma<kWide == Wide::kF16, kTokens>(sum, a, b);
-          wgmma<kWide == Wide::kF16, kTokens>(sum, a + 4, b + kOperandStep16);
+#pragma unroll
+          for (int i = 0; i < 2 * kBatch; ++i) {
+            wgmma<kWide == Wide::kF16, kTokens>(sum, a[i / 2] + i % 2 * 4, operand, high);
+            // Each from the one before, so that the descriptor stays where it is.
+            const bool half = 2 * pair + i == 3;
+            operand += half ? half_step : k16_step;
+            compute_now(operand);
+          }
           wgmma_commit();
-          if (pair == kLoadBehind) {
-            if (++slot == p.stages) {
-              slot = 0;
-              parity ^= 1;
-            }
+          if (pair + kBatch == (kEarly ? 2 : 4)) {
+            next_slot();
             if (more) {
               mbarrier_wait(full + slot * 8, parity);
-              codes[0] = load_shared_16(weights_of(slot));
-              next_scales = load_scales(weights_of(slot));
+              load_half(0);
+              if (!kEarly) load_half(1);
             }
           }
-          if (pair == 3 && more) codes[1] = load_shared_16(weights_of(slot) + 512);
-          wgmma_wait<kPending>();
-          // All that read the slot before has ended.
-          if (pair == kPending - 1 && k > part.k_begin) release(before);
+          if (kEarly && pair + kBatch == 4 && more) load_half(1);
+          wgmma_wait<1>();
+          if (pair == 0) release(before);
         }
-        scales = next_scales;
-      }
+        before = own;
+      } while (more);
       wgmma_wait<0>();
-      release(last);
+      release(before);
       cp_async_wait<0>();
 
       const int token = tile.token * kTokens;
       if constexpr (kStream) {
         const int threads = warps * 32;
-        const int count = (min(kTokens, p.m - token) + 7) / 8;
         const auto left_by = [&](int block) {
           return reinterpret_cast<float4*>(p.parts) + int64_t{block} * (kTokens / 8) * threads +
                  threadIdx.x;
         };
         if (split == 1 && part.k_begin > 0) {
           float4* const out = left_by(blockIdx.x);
-#pragma unroll
-          for (int i = 0; i < kTokens / 8; ++i) {
+          unrolled<kTokens / 8>([&](int i) {
             const float* s = sum + i * 4;
-            if (i < count) __stcg(out + i * threads, make_float4(s[0], s[1], s[2], s[3]));
-          }
-          __threadfence();
-          barrier_sync(1, threads);
-          if (threadIdx.x == 0) store_release(p.flags + blockIdx.x, 1);
+            __stcg(out + i * threads, make_float4(s[0], s[1], s[2], s[3]));
+          });
+          barrier_arrive(kSumsLeft, threads + 32);
           continue;
         }
         const int tile_end = (part.tile + 1) * work.all_k;
@@ -240,20 +284,19 @@ __global__ void __launch_bounds__(kMaxGroups * 128 + 128, 1)
           if (work.piece_begin(w) >= tile_end) break;
           const int block = w * kTileBlocks + rank;
           if (threadIdx.x == 0) {
-            while (load_acquire(p.flags + block) == 0) {
+            while (load_acquire(p.flags + block) != p.launch) {
             }
+            p.flags[block] = 0;  // for the next replay of a graph
           }
-          barrier_sync(1, threads);
+          barrier_sync(kSumsThere, threads);
           const float4* const in = left_by(block);
-#pragma unroll
-          for (int i = 0; i < kTokens / 8; ++i) {
-            if (i >= count) continue;
+          unrolled<kTokens / 8>([&](int i) {
             const float4 more = __ldcg(in + i * threads);
             sum[i * 4] += more.x;
             sum[i * 4 + 1] += more.y;
             sum[i * 4 + 2] += more.z;
             sum[i * 4 + 3] += more.w;
-          }
+          });
         }
       }
       wait_for_previous_kernel();  // which may have written C
@@ -320,8 +363,7 @@ __global__ void __launch_bounds__(kMaxGroups * 128 + 128, 1)
           write_out(u, index);
         }
       } else {
-#pragma unroll
-        for (int u = 0; u < kTokens / kUnit; ++u) write_out(u, u);
+        unrolled<kTokens / kUnit>([&](int u) { write_out(u, u); });
       }
     }
   }

@@ -33,7 +33,8 @@ NIBBLE_HD constexpr int sums_bytes(int tokens, int groups, int split) {
 }
 
 // Where things lie in a block's shared memory, in bytes: the ring's activations and weights,
-// `sum_bytes` of other blocks' sums, units for each warpgroup, factors for each warp, the barriers.
+// `sum_bytes` of other blocks' sums, units for each warpgroup, factors for each warp, the barriers:
+// for each slot full and empty, the sums', and one that is given back before the first slot.
 struct WgmmaShared {
   int slot_activations, slot_weights, weights, sums, units, group_units, factors, barriers, bytes;
 
@@ -47,7 +48,7 @@ struct WgmmaShared {
     group_units = written < kGroupBlocks * kWarpUnitBytes ? kGroupBlocks * kWarpUnitBytes : written;
     factors = units + groups * group_units;
     barriers = factors + groups * kGroupBlocks * kFactorBytes;
-    bytes = barriers + (2 * stages + 1) * 8;
+    bytes = barriers + (2 * stages + 2) * 8;
   }
 };
 
@@ -63,7 +64,7 @@ NIBBLE_HD constexpr int multiply_registers(int max_groups) {
 
 // Kernels that can cut the stream of tiles: those with registers to spare.
 NIBBLE_HD constexpr bool is_streamed(int tokens, int max_groups) {
-  return tokens >= 64 && (tokens != 128 || max_groups <= 3);
+  return tokens >= 64 && max_groups <= (tokens == 128 ? 3 : 4);
 }
 
 // Kernels whose tiles the blocks of a cluster can share: the sums of wider ones leave the ring too
