@@ -17,9 +17,9 @@ RESIDENT = np.array([132, 66, 38, 30, 22])  # clusters of 1 .. 5 blocks, as in g
 BANDWIDTH = 4800.0  # bytes a nanosecond
 ONE_TILE = 64  # kOneTile of gemm_wgmma.cc
 GROUP_ROWS, BLOCK_BYTES, BLOCK_ROWS, BLOCK_K = 64, 1152, 16, 128
-START = {"kFixedUs": 2.7, "kNextTileUs": 1.8, "kReduceUs": 1.0, "kReduceNs": 6.5, "kStreamUs": 2.0,
-         "kStreamNs": 8.0, "kMacsPerNs": 3200.0, "kWidenNs": 100.0, "kStepNs": 190.0,
-         "kWideTile": 1.1, "kDramEfficiency": 0.73}
+START = {"kFixedUs": 2.7, "kNextTileUs": 1.8, "kReduceUs": 1.0, "kMoreBlocksUs": 0.2,
+         "kReduceNs": 6.5, "kStreamUs": 2.0, "kStreamNs": 8.0, "kMacsPerNs": 3200.0,
+         "kWidenNs": 100.0, "kStepNs": 190.0, "kWideTile": 1.1, "kDramEfficiency": 0.73}
 STEPS_ALL, STEPS_LEFT_OUT = 15000, 4000
 
 Layer = tuple[int, int]
@@ -70,7 +70,8 @@ class Timings:
         pieces = np.maximum(1, clusters / tiles)
         us += np.where(self.stream, pieces * c["kStreamUs"] + 1e-3 * c["kStreamNs"] * outputs, 0)
         share = (self.split - 1) / self.split
-        return us + np.where(self.split > 1, c["kReduceUs"] + 1e-3 * c["kReduceNs"] * outputs * share, 0)
+        reduce = c["kReduceUs"] + c["kMoreBlocksUs"] * (self.split - 2)
+        return us + np.where(self.split > 1, reduce + 1e-3 * c["kReduceNs"] * outputs * share, 0)
 
     def off(self, constants: dict[str, float], used: np.ndarray) -> float:
         """Mean squared relative error."""
