@@ -39,7 +39,8 @@ class Timings:
                     if "wgmma" not in name or not right:
                         continue
                     c = {a: int(b) for a, b in (x.split("=") for x in name.split()[1:])}
-                    if c["tile_m"] < min(key[2], ONE_TILE):  # no candidate any more
+                    alone = c["tile_n"] * c.get("cluster", 1) == GROUP_ROWS and "split_k" not in c
+                    if c["tile_m"] < min(key[2], ONE_TILE) or alone:  # no candidates any more
                         continue
                     rows.append([*key, c["tile_m"], c["tile_n"], c.get("split_k", 0),
                                  c.get("cluster", 1), us, cells.setdefault(key, len(cells))])
