@@ -15,13 +15,10 @@
 //
 // Whole tiles rarely come out even. Then the k of the first stream_tiles tiles, laid end to end, is
 // cut into as many equal pieces as there are blocks: who begins inside a tile leaves its sums in
-// the workspace for the block that began the tile, which adds them in order. They come back through
-// the ring, the sums of a warpgroup as the activations of a slot (of which they take the place to
-// the byte), so that nobody waits for them who could multiply.
+// the workspace for the block that began the tile, which adds them in order.
 //
 // What lost: that for few tiles too (sums through L2 take 4 us of a GEMM), one copying thread for
-// both operands, two blocks a multiprocessor, ping-pong of the warpgroups. Sums that came back
-// through the ring took 1 us less, but racecheck does not see that a slot's copies are in order.
+// both operands, two blocks a multiprocessor, ping-pong of the warpgroups.
 #pragma once
 
 #include <utility>
