@@ -40,8 +40,8 @@ __device__ __forceinline__ void unrolled(const F& f) {
 
 // The loop over k is limited by the instructions that a warp issues, 1.1 to 1.3 clocks for each
 // beside products, whatever they are; half of them widen. What its others cost, and what ptxas
-// makes of them, is why it is written as it is: 201 instructions a step of 128 k became 165, and 64
-// tokens take 6 to 12 % less time, 16 and 32 tokens 4 to 9.
+// makes of them, is why it is written as it is: 180 to 204 instructions a step of 128 k became 154 to
+// 172, and 64 tokens take 6 to 12 % less time, 16 and 32 tokens 4 to 9.
 template <int kTokens, int kMaxGroups, bool kMulticast, Wide kWide>
 __global__ void __launch_bounds__(kMaxGroups * 128 + 128, 1)
     wgmma_gemm(const __grid_constant__ CUtensorMap activations, const WgmmaParams p) {
@@ -62,8 +62,8 @@ __global__ void __launch_bounds__(kMaxGroups * 128 + 128, 1)
   constexpr bool kStream = is_streamed(kTokens, kMaxGroups);
   constexpr int kSumsThere = 1, kSumsLeft = 7;  // barriers; 2 + group is a warpgroup's
   // Pairs of k16 steps that are widened and then multiplied together, while the ones before are
-  // under way. Two took 3 % less than one where registers last; deeper queues of ones lost 1 to 5
-  // %.
+  // under way. Two took 3 % less than one where registers last; deeper queues of one lost 1 to
+  // 5 %.
   constexpr int kBatch = kTokens <= 32 ? 2 : 1;
   // The next step's first weights are read in the middle of a step, where few warps hide that they
   // take time: one or two warpgroups are 1 to 8 % faster, three and more 1 to 2 % slower.
