@@ -1,16 +1,14 @@
 """What nvcc made of the sm_120 kernels: every product is the chip's block-scaled MMA, none spills.
 
     sm120_sass_test.py CUOBJDUMP "OBJECT;OBJECT;..."
-
-CUOBJDUMP needs nvdisasm beside it or in PATH.
 """
 
-import os
 import re
-import subprocess
 import sys
 import unittest
 from pathlib import Path
+
+from sass import cuobjdump, functions
 
 CUOBJDUMP, OBJECTS = sys.argv[1], sys.argv[2].split(";")
 
@@ -22,30 +20,16 @@ KERNEL = re.compile(
 TOKEN_TILES = {1, 2, 4, 8, 16}
 
 
-def cuobjdump(option: str, file: str) -> str:
-    environment = dict(os.environ)
-    environment["PATH"] = f"{Path(CUOBJDUMP).parent}:{environment['PATH']}"
-    return subprocess.run(
-        [CUOBJDUMP, option, file], check=True, capture_output=True, text=True, env=environment
-    ).stdout
-
-
-def functions(text: str, marker: str) -> dict[str, str]:
-    """What follows each `marker NAME` line, by name."""
-    parts = re.split(rf"^\s*{marker}\s*:?\s*(\S+?):?\s*$", text, flags=re.MULTILINE)
-    return dict(zip(parts[1::2], parts[2::2]))
-
-
 class Sm120Sass(unittest.TestCase):
     @classmethod
     def setUpClass(cls) -> None:
         (cls.object,) = (f for f in OBJECTS if "gemm_hardware" in Path(f).name)
 
     def test_every_kernel_multiplies_with_the_block_scaled_instruction(self) -> None:
-        sass = cuobjdump("-sass", self.object)
+        sass = cuobjdump(CUOBJDUMP, "-sass", self.object)
         self.assertEqual(set(re.findall(r"arch = (\S+)", sass)), {"sm_120f"})
         seen = set()
-        for name, code in functions(sass, "Function").items():
+        for name, code in functions(sass).items():
             self.assertNotRegex(code, r"\b(LDL|STL)\b", name)
             kernel = KERNEL.search(name)
             if kernel is None:
@@ -59,7 +43,7 @@ class Sm120Sass(unittest.TestCase):
         self.assertEqual(seen, {(f, t) for f in INSTRUCTION for t in TOKEN_TILES})
 
     def test_nothing_lives_on_a_stack(self) -> None:
-        usage = functions(cuobjdump("-res-usage", self.object), "Function")
+        usage = functions(cuobjdump(CUOBJDUMP, "-res-usage", self.object))
         self.assertGreaterEqual(len(usage), len(INSTRUCTION) * len(TOKEN_TILES))
         for name, line in usage.items():
             self.assertIn("STACK:0 ", line, name)

@@ -3,17 +3,15 @@ format's block-scaled instruction, has griddepcontrol.wait, and keeps its sums i
 (Where CUTLASS finds its chip's instructions switched off it compiles all the same, and traps.)
 
     cutlass_sass_test.py CUOBJDUMP "OBJECT;OBJECT;..."
-
-CUOBJDUMP needs nvdisasm beside it or in PATH.
 """
 
-import os
 import re
-import subprocess
 import sys
 import unittest
 from collections import Counter
 from pathlib import Path
+
+from sass import cuobjdump
 
 CUOBJDUMP, OBJECTS = sys.argv[1], sys.argv[2].split(";")
 
@@ -27,14 +25,6 @@ UNITS = {
 }
 
 
-def cuobjdump(option: str, file: str) -> str:
-    environment = dict(os.environ)
-    environment["PATH"] = f"{Path(CUOBJDUMP).parent}:{environment['PATH']}"
-    return subprocess.run(
-        [CUOBJDUMP, option, file], check=True, capture_output=True, text=True, env=environment
-    ).stdout
-
-
 class CutlassSass(unittest.TestCase):
     def test_every_unit_is_here(self) -> None:
         objects = {Path(f).name.removesuffix(".cu.o") for f in OBJECTS if f.endswith(".cu.o")}
@@ -43,7 +33,7 @@ class CutlassSass(unittest.TestCase):
     def test_kernels_multiply_with_the_block_scaled_instruction(self) -> None:
         for unit, (architecture, expected) in UNITS.items():
             (file,) = (f for f in OBJECTS if Path(f).name == f"{unit}.cu.o")
-            sass = cuobjdump("-sass", file)
+            sass = cuobjdump(CUOBJDUMP, "-sass", file)
             self.assertEqual(set(re.findall(r"arch = (\S+)", sass)), {architecture})
             found: Counter[str] = Counter()
             for kernel in re.split(r"^\s*Function : ", sass, flags=re.MULTILINE)[1:]:
