@@ -1,5 +1,5 @@
-"""What cuobjdump says of a CUDA object, for the tests of the machine code. It needs nvdisasm beside it
-or in PATH."""
+"""What cuobjdump says of a CUDA object, for the tests of the machine code. It needs nvdisasm
+beside it or in PATH."""
 
 import os
 import re

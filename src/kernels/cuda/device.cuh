@@ -5,6 +5,7 @@
 #include <cuda_fp16.h>
 
 #include <cstdint>
+#include <utility>
 
 #include "formats/e4m3.h"
 
@@ -28,6 +29,16 @@ __device__ __forceinline__ void compute_now(int& x) { asm volatile("" : "+r"(x))
 __device__ __forceinline__ void compute_now(uint32_t& x) { asm volatile("" : "+r"(x)); }
 __device__ __forceinline__ void compute_now(int64_t& x) { asm volatile("" : "+l"(x)); }
 __device__ __forceinline__ void compute_now(float& x) { asm volatile("" : "+f"(x)); }
+
+// fn.operator()<0>(), ..., fn.operator()<kCount - 1>(), where `#pragma unroll` will not do: nvcc
+// leaves it be in a loop that votes, for one.
+template <int kCount, class Fn>
+__device__ __forceinline__ void for_each(const Fn& fn) {
+  [&]<int... kIndex>(std::integer_sequence<int, kIndex...>) {
+    (fn.template operator()<kIndex>(), ...);
+  }
+  (std::make_integer_sequence<int, kCount>());
+}
 
 // x, which all 32 lanes hold, in a register of the warp's. What is worked out from it the compiler
 // then knows to be the same in all lanes.

@@ -4,21 +4,11 @@
 #include <cuda_fp16.h>
 
 #include <cstdint>
-#include <utility>
 
 #include "kernels/cuda/device.cuh"
 #include "nibble/types.h"
 
 namespace nibble::cuda {
-
-// fn.operator()<0>(), ..., fn.operator()<kCount - 1>().
-template <int kCount, class Fn>
-__device__ __forceinline__ void for_each(const Fn& fn) {
-  [&]<int... kIndex>(std::integer_sequence<int, kIndex...>) {
-    (fn.template operator()<kIndex>(), ...);
-  }
-  (std::make_integer_sequence<int, kCount>());
-}
 
 // Lane by lane the operand of larger magnitude, with any sign; NaN if one is NaN.
 template <DType kType>

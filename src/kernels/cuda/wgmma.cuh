@@ -81,18 +81,16 @@ __device__ __forceinline__ void wgmma(float (&d)[kColumns / 2], const uint32_t* 
   "%96, %97, %98, %99, %100, %101, %102, %103, %104, %105, %106, %107, %108, %109, "     \
   "%110, %111, %112, %113, %114, %115, %116, %117, %118, %119, %120, %121, %122, %123, " \
   "%124, %125, %126, %127"
-NIBBLE_WGMMA(false, "bf16", 16, NIBBLE_D8(0), NIBBLE_NAMES8, "%8, %9, %10, %11", "%12, %13")
-NIBBLE_WGMMA(false, "bf16", 32, NIBBLE_D16(0), NIBBLE_NAMES16, "%16, %17, %18, %19", "%20, %21")
-NIBBLE_WGMMA(false, "bf16", 64, NIBBLE_D32(0), NIBBLE_NAMES32, "%32, %33, %34, %35", "%36, %37")
-NIBBLE_WGMMA(false, "bf16", 128, NIBBLE_D64(0), NIBBLE_NAMES64, "%64, %65, %66, %67", "%68, %69")
-NIBBLE_WGMMA(false, "bf16", 256, NIBBLE_D128(0), NIBBLE_NAMES128, "%128, %129, %130, %131",
-             "%132, %133")
-NIBBLE_WGMMA(true, "f16", 16, NIBBLE_D8(0), NIBBLE_NAMES8, "%8, %9, %10, %11", "%12, %13")
-NIBBLE_WGMMA(true, "f16", 32, NIBBLE_D16(0), NIBBLE_NAMES16, "%16, %17, %18, %19", "%20, %21")
-NIBBLE_WGMMA(true, "f16", 64, NIBBLE_D32(0), NIBBLE_NAMES32, "%32, %33, %34, %35", "%36, %37")
-NIBBLE_WGMMA(true, "f16", 128, NIBBLE_D64(0), NIBBLE_NAMES64, "%64, %65, %66, %67", "%68, %69")
-NIBBLE_WGMMA(true, "f16", 256, NIBBLE_D128(0), NIBBLE_NAMES128, "%128, %129, %130, %131",
-             "%132, %133")
+#define NIBBLE_WGMMAS(f16, type)                                                                \
+  NIBBLE_WGMMA(f16, type, 16, NIBBLE_D8(0), NIBBLE_NAMES8, "%8, %9, %10, %11", "%12, %13")      \
+  NIBBLE_WGMMA(f16, type, 32, NIBBLE_D16(0), NIBBLE_NAMES16, "%16, %17, %18, %19", "%20, %21")  \
+  NIBBLE_WGMMA(f16, type, 64, NIBBLE_D32(0), NIBBLE_NAMES32, "%32, %33, %34, %35", "%36, %37")  \
+  NIBBLE_WGMMA(f16, type, 128, NIBBLE_D64(0), NIBBLE_NAMES64, "%64, %65, %66, %67", "%68, %69") \
+  NIBBLE_WGMMA(f16, type, 256, NIBBLE_D128(0), NIBBLE_NAMES128, "%128, %129, %130, %131",       \
+               "%132, %133")
+NIBBLE_WGMMAS(false, "bf16")
+NIBBLE_WGMMAS(true, "f16")
+#undef NIBBLE_WGMMAS
 #undef NIBBLE_WGMMA
 #undef NIBBLE_D8
 #undef NIBBLE_D16

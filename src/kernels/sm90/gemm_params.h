@@ -58,7 +58,7 @@ struct WgmmaParams {
   // Of a shared tile, see gemm_wgmma_work.h. (sums_at once more: worked out in the kernel, it
   // spills.)
   int own_units, sum_bytes, sums_at;
-  uint8_t* parts;   // for its stream: a tile of sums for each block,
+  float* parts;     // for its stream: a tile of sums for each block,
   uint64_t* flags;  // `launch` where they are there
   uint64_t launch;
   bool wide_output;  // D and C can be accessed in pieces of 16 bytes

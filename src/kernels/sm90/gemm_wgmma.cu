@@ -103,7 +103,6 @@ void launch_wgmma(const WgmmaParams& params, const uint16_t* a, int64_t a_row_by
   WgmmaParams p = params;
   p.groups = c.groups;
   p.stages = wgmma_stages(c);
-  p.slot_weights = c.groups * kGroupBlocks * kBlockBytes;
   const bool multicast = c.cluster != c.split;
   int sms = 0;
   NIBBLE_CUDA_CHECK(cudaDeviceGetAttribute(&sms, cudaDevAttrMultiProcessorCount, stream.index));
@@ -118,7 +117,7 @@ void launch_wgmma(const WgmmaParams& params, const uint16_t* a, int64_t a_row_by
     const int rest = tiles % clusters;
     stream_tiles = tiles < clusters ? tiles : rest == 0 ? 0 : rest + clusters;
     p.flags = static_cast<uint64_t*>(workspace);
-    p.parts = static_cast<uint8_t*>(workspace) + flag_bytes(sms);
+    p.parts = reinterpret_cast<float*>(static_cast<uint8_t*>(workspace) + flag_bytes(sms));
     p.launch = next_launch();
   }
   const int rows = c.groups * kGroupRows * (multicast ? 2 : 1);
@@ -126,7 +125,9 @@ void launch_wgmma(const WgmmaParams& params, const uint16_t* a, int64_t a_row_by
                      c.split, clusters);
   p.own_units = own_units(c.tokens, c.split);
   p.sum_bytes = sums_bytes(c.tokens, c.groups, c.split);
-  p.sums_at = WgmmaShared(c.tokens, c.groups, p.stages, p.sum_bytes).sums;
+  const WgmmaShared at(c.tokens, c.groups, p.stages, p.sum_bytes);
+  p.slot_weights = at.slot_weights;
+  p.sums_at = at.sums;
   const Variant& v = *find(c);
   CUtensorMap activations = {};
   if (stream.load) {
@@ -136,7 +137,7 @@ void launch_wgmma(const WgmmaParams& params, const uint16_t* a, int64_t a_row_by
   }
   cuda::launch({.grid = static_cast<unsigned>(clusters * c.cluster),
                 .block = static_cast<unsigned>(c.groups * 128 + 128),
-                .shared_bytes = static_cast<size_t>(shared_bytes(c, p.stages)),
+                .shared_bytes = static_cast<size_t>(at.bytes),
                 .cluster = static_cast<unsigned>(c.cluster),
                 .pdl = stream.pdl,
                 .stream = stream},

@@ -21,22 +21,12 @@
 // both operands, two blocks a multiprocessor, ping-pong of the warpgroups.
 #pragma once
 
-#include <utility>
-
 #include "kernels/cuda/async_copy.cuh"
 #include "kernels/cuda/wgmma.cuh"
 #include "kernels/sm90/gemm_wgmma_output.cuh"
 #include "kernels/sm90/widen.cuh"
 
 namespace nibble::sm90 {
-
-// f(0), f(1) ... By hand: in a loop that votes, nvcc leaves `#pragma unroll` be, and sums in local
-// memory.
-template <int kCount, class F>
-__device__ __forceinline__ void unrolled(const F& f) {
-  [&]<int... i>(std::integer_sequence<int, i...>) { (f(i), ...); }
-  (std::make_integer_sequence<int, kCount>{});
-}
 
 // The loop over k is limited by the instructions that a warp issues, 1.1 to 1.3 clocks for each
 // beside products, whatever they are; half of them widen. What its others cost, and what ptxas
@@ -268,7 +258,7 @@ __global__ void __launch_bounds__(kMaxGroups * 128 + 128, 1)
         };
         if (split == 1 && part.k_begin > 0) {
           float4* const out = left_by(blockIdx.x);
-          unrolled<kTokens / 8>([&](int i) {
+          for_each<kTokens / 8>([&]<int i>() {
             const float* s = sum + i * 4;
             __stcg(out + i * threads, make_float4(s[0], s[1], s[2], s[3]));
           });
@@ -287,7 +277,7 @@ __global__ void __launch_bounds__(kMaxGroups * 128 + 128, 1)
           }
           barrier_sync(kSumsThere, threads);
           const float4* const in = left_by(block);
-          unrolled<kTokens / 8>([&](int i) {
+          for_each<kTokens / 8>([&]<int i>() {
             const float4 more = __ldcg(in + i * threads);
             sum[i * 4] += more.x;
             sum[i * 4 + 1] += more.y;
@@ -360,7 +350,7 @@ __global__ void __launch_bounds__(kMaxGroups * 128 + 128, 1)
           write_out(u, index);
         }
       } else {
-        unrolled<kTokens / kUnit>([&](int u) { write_out(u, u); });
+        for_each<kTokens / kUnit>([&]<int u>() { write_out(u, u); });
       }
     }
   }
