@@ -68,6 +68,22 @@ __device__ __forceinline__ float2 load_shared_f32x2(uint32_t from) {
   return v;
 }
 
+// To global memory where `holds`, without a branch.
+__device__ __forceinline__ void store_if(bool holds, void* to, uint4 v) {
+  asm volatile(
+      "{\n .reg .pred p;\n setp.ne.b32 p, %0, 0;\n"
+      " @p st.global.v4.u32 [%1], {%2, %3, %4, %5};\n}" ::"r"(int{holds}),
+      "l"(to), "r"(v.x), "r"(v.y), "r"(v.z), "r"(v.w)
+      : "memory");
+}
+__device__ __forceinline__ void store_if(bool holds, void* to, uint2 v) {
+  asm volatile(
+      "{\n .reg .pred p;\n setp.ne.b32 p, %0, 0;\n @p st.global.v2.u32 [%1], {%2, %3};\n}" ::"r"(
+          int{holds}),
+      "l"(to), "r"(v.x), "r"(v.y)
+      : "memory");
+}
+
 __device__ __forceinline__ void store_shared(uint32_t to, float a) {
   asm volatile("st.shared.f32 [%0], %1;" ::"r"(to), "f"(a) : "memory");
 }
@@ -89,13 +105,20 @@ __device__ __forceinline__ void store_shared_u8(uint32_t to, uint32_t v) {
   asm volatile("st.shared.u8 [%0], %1;" ::"r"(to), "r"(v) : "memory");
 }
 
+// One lane of the warp, all 32 of which are here: the compiler knows that it is one, which it does
+// not of lane 0, and loops over the lanes that may want a barrier.
+__device__ __forceinline__ bool elect_one() {
+  uint32_t elected;
+  asm volatile("{\n .reg .pred p;\n elect.sync _|p, 0xffffffff;\n selp.b32 %0, 1, 0, p;\n}"
+               : "=r"(elected));
+  return elected != 0;
+}
 __device__ __forceinline__ void mbarrier_init(uint32_t barrier, int arrivals) {
   asm volatile("mbarrier.init.shared::cta.b64 [%0], %1;" ::"r"(barrier), "r"(arrivals) : "memory");
 }
-// After the inits: the cluster's threads and the copy engine see them.
+// After the inits: behind a barrier the cluster's threads and the copy engine see them.
 __device__ __forceinline__ void fence_mbarrier_init() {
   asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory");
-  asm volatile("fence.proxy.async.shared::cta;" ::: "memory");
 }
 __device__ __forceinline__ void mbarrier_expect(uint32_t barrier, uint32_t bytes) {
   asm volatile("mbarrier.arrive.expect_tx.shared::cta.b64 _, [%0], %1;" ::"r"(barrier), "r"(bytes)

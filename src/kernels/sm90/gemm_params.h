@@ -47,21 +47,23 @@ struct DecodeParams {
   Output out;
 };
 
+// What the first loads need stands in front here too.
 struct WgmmaParams {
   const uint8_t* weights;
-  const float* row_alpha;
-  Output out;
+  int slot_weights;    // bytes of the weights in a slot of the ring
+  int groups, stages;  // warpgroups that multiply; slots
   int m, n, k;
-  int groups, stages;  // warpgroups that multiply; slots of the ring
-  int slot_weights;    // bytes of them
   WgmmaWork work;
   // Of a shared tile, see gemm_wgmma_work.h. (sums_at once more: worked out in the kernel, it
   // spills.)
   int own_units, sum_bytes, sums_at;
+  const float* row_alpha;
+  Output out;
   float* parts;     // for its stream: a tile of sums for each block,
   uint64_t* flags;  // `launch` where they are there
   uint64_t launch;
-  bool wide_output;  // D and C can be accessed in pieces of 16 bytes
+  bool wide_output;  // D and C can be accessed in pieces of 16 bytes,
+  bool plain;        // and D is bf16, of nothing but the products
 };
 
 }  // namespace nibble::sm90

@@ -14,7 +14,6 @@ namespace {
 
 constexpr int kSharedLimit = 227 * 1024;
 constexpr int kMinStages = 3;
-constexpr int kMaxStages = 12;
 constexpr int kMaxCluster = 8;
 
 using Kernel = void (*)(CUtensorMap, WgmmaParams);
@@ -55,8 +54,9 @@ uint64_t next_launch() {
 constexpr int64_t kMaxStreamBlocks = 1 << 20;  // of k: the stream is counted in 32 bits
 constexpr size_t flag_bytes(size_t sms) { return (sms * sizeof(uint64_t) + 255) / 256 * 256; }
 
-int shared_bytes(const WgmmaConfig& c, int stages) {
-  return WgmmaShared(c.tokens, c.groups, stages, sums_bytes(c.tokens, c.groups, c.split)).bytes;
+WgmmaShared shared_memory(const WgmmaConfig& c, int stages) {
+  return {c.tokens, c.groups, staged_units(c.tokens, find(c)->kernel.max_groups), stages,
+          sums_bytes(c.tokens, c.groups, c.split)};
 }
 
 }  // namespace
@@ -71,8 +71,8 @@ std::span<const WgmmaKernel> wgmma_kernels() {
 }
 
 int wgmma_stages(const WgmmaConfig& c) {
-  const int slot = shared_bytes(c, 1) - shared_bytes(c, 0);
-  return std::min(kMaxStages, (kSharedLimit - shared_bytes(c, 0)) / slot);
+  const int none = shared_memory(c, 0).bytes, slot = shared_memory(c, 1).bytes - none;
+  return std::min(kMaxStages, (kSharedLimit - none) / slot);
 }
 
 bool wgmma_fits(const WgmmaConfig& c, int64_t k) {
@@ -125,7 +125,9 @@ void launch_wgmma(const WgmmaParams& params, const uint16_t* a, int64_t a_row_by
                      c.split, clusters);
   p.own_units = own_units(c.tokens, c.split);
   p.sum_bytes = sums_bytes(c.tokens, c.groups, c.split);
-  const WgmmaShared at(c.tokens, c.groups, p.stages, p.sum_bytes);
+  p.plain = p.wide_output && p.out.c == nullptr && p.out.bias == nullptr && !p.out.silu_mul &&
+            p.out.type == OutputType::kBF16 && p.n % 8 == 0;
+  const WgmmaShared at = shared_memory(c, p.stages);
   p.slot_weights = at.slot_weights;
   p.sums_at = at.sums;
   const Variant& v = *find(c);

@@ -40,11 +40,17 @@ __global__ void __launch_bounds__(kMaxGroups * 128 + 128, 1)
   constexpr bool kSplit = !kMulticast && is_shared(kTokens, kMaxGroups);
   const WgmmaWork& work = p.work;
   const int split = kSplit ? work.split : 1;
-  const WgmmaShared at(kTokens, p.groups, p.stages, kSplit ? p.sum_bytes : 0);
+  constexpr int kStaged = staged_units(kTokens, kMaxGroups);
+  static_assert(!kSplit || own_units(kTokens, 2) <= kStaged);
+  const WgmmaShared at(kTokens, p.groups, kStaged, p.stages, kSplit ? p.sum_bytes : 0);
   const uint32_t base = shared_address(shared);
-  const uint32_t full = base + at.barriers, empty = full + p.stages * 8;
-  const uint32_t sums_barrier = empty + p.stages * 8, spare_barrier = sums_barrier + 8;
-  const int warp = threadIdx.x / 32, lane = threadIdx.x % 32, warps = p.groups * 4;
+  const uint32_t full = base, empty = full + kMaxStages * 8;
+  const uint32_t sums_barrier = empty + kMaxStages * 8, ready_barrier = sums_barrier + 8,
+                 spare_barrier = ready_barrier + 8;
+  // No parameter to wait for: a line of them that the constant cache lacks takes 110 clocks, and
+  // the barriers' addresses would have needed three.
+  const int warp = uniform(threadIdx.x / 32), lane = threadIdx.x % 32;
+  const int warps = blockDim.x / 32 - 4;
   constexpr int kTileBlocks = kMulticast ? 2 : 1;  // blocks whose tiles are handed out together
   const bool clustered = kMulticast || split > 1;
   const int rank = cluster_rank(), worker = cluster_index();
@@ -65,17 +71,19 @@ __global__ void __launch_bounds__(kMaxGroups * 128 + 128, 1)
     return (min(kTokens, p.m - token_tile * kTokens) + kUnit - 1) / kUnit;
   };
 
-  // A slot's barriers a warp: each takes a fence of its own, 24 in a row a microsecond.
-  if (lane == 0) {
-    for (int slot = warp; slot < p.stages; slot += warps + 4) {
+  // A slot's barriers a warp. With an address that ptxas knows to be the warp's it is two
+  // instructions, else a loop over lanes: 0.2 us of a GEMM.
+  if (elect_one()) {
+    if (warp == warps + 1) prefetch_tensor_map(&activations);
+    for (int slot = warp; slot < kMaxStages; slot += warps + 4) {
       mbarrier_init(full + slot * 8, 2);  // the two copying threads
       mbarrier_init(empty + slot * 8, warps * kTileBlocks);
     }
     if (warp == warps) {
       mbarrier_init(sums_barrier, 1);
+      mbarrier_init(ready_barrier, 1);
       mbarrier_init(spare_barrier, warps * kTileBlocks);
     }
-    if (warp == warps + 1) prefetch_tensor_map(&activations);
     fence_mbarrier_init();
   }
   __syncthreads();
@@ -88,8 +96,8 @@ __global__ void __launch_bounds__(kMaxGroups * 128 + 128, 1)
   if (kMulticast) cluster_wait();
 
   uint32_t slot = 0, parity = 0;
-  const auto next_slot = [&] {
-    if (++slot == p.stages) {
+  const auto next_slot = [&](int stages) {
+    if (++slot == stages) {
       slot = 0;
       parity ^= 1;
     }
@@ -112,7 +120,7 @@ __global__ void __launch_bounds__(kMaxGroups * 128 + 128, 1)
           bulk_copy(base + at.weights + slot * p.slot_weights, from, p.slot_weights,
                     full + slot * 8);
           from += k_stride;
-          next_slot();
+          next_slot(p.stages);
         }
       }
       let_next_kernel_start();
@@ -129,7 +137,8 @@ __global__ void __launch_bounds__(kMaxGroups * 128 + 128, 1)
           mbarrier_expect(full + slot * 8, at.slot_activations);
 #pragma unroll
           for (int box = 0; box < 2; ++box) {
-            const uint32_t to = base + slot * at.slot_activations + (box * kTokens + half) * 128;
+            const uint32_t to =
+                base + kRingAt + slot * at.slot_activations + (box * kTokens + half) * 128;
             const int x = k * kBlockK + box * 64, y = tile.token * kTokens + half;
             if constexpr (kMulticast) {
               tensor_copy_multicast(to, &activations, x, y, full + slot * 8, 3);
@@ -137,9 +146,12 @@ __global__ void __launch_bounds__(kMaxGroups * 128 + 128, 1)
               tensor_copy(to, &activations, x, y, full + slot * 8);
             }
           }
-          next_slot();
+          next_slot(p.stages);
         }
       }
+    } else if (warp == warps + 3 && split > 1) {
+      cluster_wait();
+      if (lane == 0) mbarrier_arrive(ready_barrier);
     } else if (kStream && warp == warps + 2 && split == 1) {
       // Waits for the sums that are left in the multiplying warps' stead: 2 us of a GEMM.
       if (part.next(work, 0) && part.k_begin > 0) {
@@ -153,6 +165,10 @@ __global__ void __launch_bounds__(kMaxGroups * 128 + 128, 1)
     Parts part(work, worker);
     const int g = lane / 4;
     const uint32_t factors = base + at.factors + warp * kFactorBytes;
+    // Read anew in each step, they held up its last products: 3 % of 64 tokens.
+    const int slot_weights = in_register(p.slot_weights), stages = uniform(in_register(p.stages));
+    // What ptxas makes of the loop depends on what it knows to be the warp's behind it.
+    const int lane_warp = kTokens <= 32 ? warp : threadIdx.x / 32;
     const auto release = [&](uint32_t barrier) {
       if constexpr (kMulticast) {
         if (lane < 2) mbarrier_arrive_at(barrier, lane);
@@ -164,7 +180,7 @@ __global__ void __launch_bounds__(kMaxGroups * 128 + 128, 1)
     uint32_t scales_behind = kBlockCodeBytes + g * 16 - lane * 16;
     // Lane 0 is who uses it; the same in all lanes, it would take a register of the descriptors.
     uint32_t lane_empty = kMulticast ? empty : empty + lane * 8;
-    uint32_t first_operand = operand_of(base);
+    uint32_t first_operand = operand_of(base + kRingAt);
     compute_now(scales_behind);
     compute_now(lane_empty);
     compute_now(first_operand);
@@ -175,7 +191,7 @@ __global__ void __launch_bounds__(kMaxGroups * 128 + 128, 1)
       part.k_end = uniform(part.k_end);
       const WgmmaTile tile(part.tile, work);
       const int first_row = (tile.row_tile * kTileBlocks + (kMulticast ? rank : 0)) * rows;
-      const int own_row = first_row + warp * kBlockRows;
+      const int own_row = first_row + lane_warp * kBlockRows;
       __syncwarp();
       {
         const int of = own_row + lane % kBlockRows, last = (p.n - 1) / kBlockRows * kBlockRows + 15;
@@ -186,14 +202,12 @@ __global__ void __launch_bounds__(kMaxGroups * 128 + 128, 1)
       }
       cp_async_commit();
       float sum[kTokens / 2] = {};
-      // Outside the loop over tiles, or as constants that ptxas folds, a descriptor would be copied
-      // whole for each product.
+      // Outside the loop over tiles, or as a constant that ptxas folds, a descriptor would be
+      // copied whole for each product.
       const uint32_t high = uniform(kOperandHigh);
-      const uint32_t k16_step = uniform(kOperandStep16),
-                     half_step = uniform((kTokens * 128 >> 4) - 3 * kOperandStep16);
       uint4 codes[2], scales;
       const auto load_half = [&](int half) {
-        const uint32_t from = lane_codes + slot * p.slot_weights;
+        const uint32_t from = lane_codes + slot * slot_weights;
         codes[half] = load_shared_16(from + half * 512);
         const uint2 of_pairs = load_shared_8(from + scales_behind + half * 8);
         (half == 0 ? scales.x : scales.z) = of_pairs.x;
@@ -209,7 +223,7 @@ __global__ void __launch_bounds__(kMaxGroups * 128 + 128, 1)
         // All lanes have read their weights, before one of them gives the slot back. In front of
         // that itself, it held up the widening: 8 % of a GEMM of 16 tokens.
         __syncwarp();
-        uint32_t operand = first_operand + slot * (at.slot_activations >> 4);
+        const uint32_t operand = first_operand + slot * (at.slot_activations >> 4);
         const uint32_t own = lane_empty + slot * 8;
         more = --steps > 0;
 #pragma unroll
@@ -224,15 +238,14 @@ __global__ void __launch_bounds__(kMaxGroups * 128 + 128, 1)
           wgmma_fence();
 #pragma unroll
           for (int i = 0; i < 2 * kBatch; ++i) {
-            wgmma<kWide == Wide::kF16, kTokens>(sum, a[i / 2] + i % 2 * 4, operand, high);
-            // Each from the one before, so that the descriptor stays where it is.
-            const bool half = 2 * pair + i == 3;
-            operand += half ? half_step : k16_step;
-            compute_now(operand);
+            const int of = 2 * pair + i;
+            wgmma<kWide == Wide::kF16, kTokens>(
+                sum, a[i / 2] + i % 2 * 4,
+                operand + of / 4 * (kTokens * 128 >> 4) + of % 4 * kOperandStep16, high);
           }
           wgmma_commit();
           if (pair + kBatch == (kEarly ? 2 : 4)) {
-            next_slot();
+            next_slot(stages);
             if (more) {
               mbarrier_wait(full + slot * 8, parity);
               load_half(0);
@@ -288,29 +301,24 @@ __global__ void __launch_bounds__(kMaxGroups * 128 + 128, 1)
       }
       wait_for_previous_kernel();  // which may have written C
       __syncwarp();
-      const bool plain = p.wide_output && p.out.c == nullptr && p.out.bias == nullptr &&
-                         !p.out.silu_mul && p.out.type == OutputType::kBF16 && p.n % 8 == 0;
       const float scale = sum_scale(p.out);
       const Factors by = {
           {load_shared_f32(factors + g * 4) * scale, load_shared_f32(factors + g * 4 + 32) * scale},
           {load_shared_f32(factors + g * 4 + 64), load_shared_f32(factors + g * 4 + 96)}};
-      const uint32_t units = base + at.units + warp / 4 * at.group_units;
-      const auto write_out = [&](int u, int index) {
-        const float* unit_sum = sum + u * (kUnit / 2);
-        if (plain) {
-          store_group_unit<kUnit, unit_buffers(kTokens)>(
-              p, units, index, 2 + warp / 4, threadIdx.x % 128, token + u * kUnit,
-              first_row + warp / 4 * kGroupRows, by, unit_sum);
-        } else {
-          store_warp_unit<kUnit>(p, units + warp % 4 * kWarpUnitBytes, lane, token + u * kUnit,
-                                 own_row, by, unit_sum);
-        }
+      const uint32_t units = base + at.units + lane_warp / 4 * at.group_units;
+      const bool plain = p.plain;
+      const int group_barrier = 2 + lane_warp / 4;
+      const GroupUnits<kUnit> staged(p, units, threadIdx.x % 128, token, kTokens,
+                                     first_row + lane_warp / 4 * kGroupRows);
+      const auto write_warp_unit = [&](int u) {
+        store_warp_unit<kUnit>(p, units + lane_warp % 4 * kWarpUnitBytes, lane, token + u * kUnit,
+                               own_row, by, sum + u * (kUnit / 2));
       };
       if (kSplit && split > 1) {
-        cluster_wait();  // the owners' barriers are set up
+        mbarrier_wait(ready_barrier, 0);  // the owners' barriers are set up
         constexpr int kBytes = unit_sums_bytes(kTokens);
         const int count = units_of(tile.token), own = p.own_units;
-        const uint32_t sums = base + p.sums_at + warp * kBytes + lane * 16;
+        const uint32_t sums = base + p.sums_at + lane_warp * kBytes + lane * 16;
         int owner = 0, index = 0;
         const auto next_unit = [&] {
           if (++owner == split) {
@@ -347,10 +355,26 @@ __global__ void __launch_bounds__(kMaxGroups * 128 + 128, 1)
               to[i * 4 + 3] += more.w;
             }
           }
-          write_out(u, index);
+          if (plain) {
+            staged.put(index, by, to);
+          } else {
+            write_warp_unit(u);
+          }
         }
+        if (plain) {
+          barrier_sync(group_barrier, 128);
+          staged.template write<kStaged>(rank, split);
+        }
+      } else if (plain) {
+        for_each<kTokens / kUnit / kStaged>([&]<int batch>() {
+          barrier_sync(group_barrier, 128);  // the ones before have been read
+          for_each<kStaged>(
+              [&]<int i>() { staged.put(i, by, sum + (batch * kStaged + i) * (kUnit / 2)); });
+          barrier_sync(group_barrier, 128);
+          staged.template write<kStaged>(batch * kStaged, 1);
+        });
       } else {
-        for_each<kTokens / kUnit>([&]<int u>() { write_out(u, u); });
+        for_each<kTokens / kUnit>([&]<int u>() { write_warp_unit(u); });
       }
     }
   }

@@ -1,6 +1,8 @@
 // How the wgmma GEMM's sums become D.
 #pragma once
 
+#include <type_traits>
+
 #include "kernels/cuda/async_copy.cuh"
 #include "kernels/cuda/device.cuh"
 #include "kernels/cuda/mma.cuh"
@@ -13,42 +15,71 @@ struct Factors {
   float alpha[2], bias[2];  // of rows g and g + 8
 };
 
-// What nearly every call is: bf16 without C, in pieces of 16 bytes. kUnit tokens x the warpgroup's
-// 64 rows go through shared memory, to leave as rows of 128 bytes: a warp's own 16 rows are 32
-// bytes of a token, and a tile of 128 x 256 took 2.4 us to write instead of 1.4. `index` counts the
-// units, `thread` is the warpgroup's, `sum` the lane's kUnit / 2.
-template <int kUnit, int kBuffers>
-__device__ __forceinline__ void store_group_unit(const WgmmaParams& p, uint32_t units, int index,
-                                                 int barrier, int thread, int token, int row,
-                                                 const Factors& by, const float* sum) {
-  const int lane = thread % 32, warp = thread / 32;
-  const uint32_t unit = units + index % kBuffers * (kUnit * kGroupRows * 2);
-  if (kBuffers == 1) cuda::barrier_sync(barrier, 128);  // the unit before has been read
+// What nearly every call is: bf16 without C, in pieces of 16 bytes. Units of kUnit tokens x the
+// warpgroup's 64 rows go through shared memory, to leave as rows of 128 bytes: a warp's own 16 rows
+// are 32 bytes of a token, and a tile of 128 x 256 took 2.4 us to write instead of 1.4. Several
+// units between two barriers, and no branch or multiplication for each, take half of the time that
+// one by one took.
+template <int kUnit>
+struct GroupUnits {
+  static constexpr int kBytes = kUnit * kGroupRows * 2;
+  static constexpr int kPiece = kUnit / 2;  // elements that a thread writes of a unit
+
+  uint32_t put_at, get_at;  // of the lane, in the first unit's shared memory
+  uint16_t* d;              // where the thread's piece goes, were the unit the first of the tile's
+  int64_t unit_step;        // from there to the next unit's, in elements
+  int tokens;               // of the tile's from the piece's on, 0 where its rows are none of D's
+
+  // `units` is the warpgroup's shared memory, `thread` the warpgroup's, `token` and `row` the first
+  // of its tile, which has `tile_tokens`.
+  __device__ __forceinline__ GroupUnits(const WgmmaParams& p, uint32_t units, int thread, int token,
+                                        int tile_tokens, int row) {
+    const int lane = thread % 32, warp = thread / 32;
+    put_at = units + eighth_at(lane / 16 * 8 % kUnit + lane % 8, warp * 2 + lane / 8 % 2);
+    const int at = thread * kPiece / kGroupRows, piece = thread * kPiece % kGroupRows;
+    get_at = units + eighth_at(at, piece / 8) + piece % 8 * 2;
+    d = static_cast<uint16_t*>(p.out.d) + (token + at) * p.out.d_stride + row + piece;
+    unit_step = p.out.d_stride * kUnit;
+    tokens = row + piece < p.out.columns ? min(tile_tokens, p.m - token) - at : 0;
+  }
+
   // Rows of 128 bytes, a token each, their eighths swapped so that banks do not meet.
-  const auto eighth_at = [&](int at, int eighth) {
-    return unit + at * 128 + (eighth ^ at % 8) * 16;
-  };
-  uint32_t pairs[kUnit / 4];
+  static __device__ __forceinline__ uint32_t eighth_at(int at, int eighth) {
+    return at * 128 + (eighth ^ at % 8) * 16;
+  }
+
+  // The lane's kUnit / 2 sums, into the memory of unit `staged`.
+  __device__ __forceinline__ void put(int staged, const Factors& by, const float* sum) const {
+    uint32_t pairs[kUnit / 4];
 #pragma unroll
-  for (int i = 0; i < kUnit / 4; ++i) {
-    const float alpha = by.alpha[i % 2];
-    pairs[i] = pack_pair(OutputType::kBF16, sum[2 * i] * alpha, sum[2 * i + 1] * alpha);
+    for (int i = 0; i < kUnit / 4; ++i) {
+      const float alpha = by.alpha[i % 2];
+      pairs[i] = pack_pair(OutputType::kBF16, sum[2 * i] * alpha, sum[2 * i + 1] * alpha);
+    }
+    cuda::store_matrices_transposed(put_at + staged * kBytes, pairs);
   }
-  cuda::store_matrices_transposed(
-      eighth_at(lane / 16 * 8 % kUnit + lane % 8, warp * 2 + lane / 8 % 2), pairs);
-  cuda::barrier_sync(barrier, 128);
-  constexpr int kPiece = kUnit / 2;  // elements that a thread writes
-  const int at = thread * kPiece / kGroupRows, piece = thread * kPiece % kGroupRows;
-  uint16_t* d = static_cast<uint16_t*>(p.out.d) + (token + at) * p.out.d_stride + row + piece;
-  const bool inside = row + piece < p.out.columns && token + at < p.m;
-  if constexpr (kUnit == 16) {
-    const uint4 eight = cuda::load_shared_16(eighth_at(at, piece / 8));
-    if (inside) *reinterpret_cast<uint4*>(d) = eight;
-  } else {
-    const uint2 four = cuda::load_shared_8(eighth_at(at, piece / 8) + piece % 8 * 2);
-    if (inside) *reinterpret_cast<uint2*>(d) = four;
+
+  // All that is staged to D: the tile's units first, first + step, ...
+  template <int kStaged>
+  __device__ __forceinline__ void write(int first, int step) const {
+    using Piece = std::conditional_t<kUnit == 16, uint4, uint2>;
+    Piece pieces[kStaged];
+    cuda::for_each<kStaged>([&]<int i>() {
+      if constexpr (kUnit == 16) {
+        pieces[i] = cuda::load_shared_16(get_at + i * kBytes);
+      } else {
+        pieces[i] = cuda::load_shared_8(get_at + i * kBytes);
+      }
+    });
+    uint16_t* to = d + first * unit_step;
+    int left = tokens - first * kUnit;
+    cuda::for_each<kStaged>([&]<int i>() {
+      cuda::store_if(left > 0, to, pieces[i]);
+      to += step * unit_step;
+      left -= step * kUnit;
+    });
   }
-}
+};
 
 // Everything else: kUnit tokens x sixteen rows of a warp's accumulators; a lane writes eight
 // neighbouring rows of one token. C comes in the same way, to be added before the one rounding.

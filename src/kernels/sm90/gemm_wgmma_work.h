@@ -13,10 +13,14 @@ constexpr int kGroupRows = 64;   // of a warpgroup
 constexpr int kGroupBlocks = 4;  // its blocks of 16 rows, one a warp
 constexpr int kTokenGroup = 8;   // token tiles that take turns before the next rows: L2 keeps both
 
-// Tokens that a warpgroup writes out at once, times its rows; of a shared tile, the units go round
-// the blocks. Two units of memory, so that one fills while the other is read, where there is room.
+// Tokens of a unit of output, times a warpgroup's rows; of a shared tile, the units go round the
+// blocks. And how many of them a warpgroup stages in shared memory before it writes them out, as
+// many as cost no slot of the ring.
 NIBBLE_HD constexpr int unit_tokens(int tokens) { return tokens <= 32 ? 8 : 16; }
-NIBBLE_HD constexpr int unit_buffers(int tokens) { return tokens <= 128 ? 2 : 1; }
+NIBBLE_HD constexpr int staged_units(int tokens, int max_groups) {
+  if (tokens == 256) return 1;
+  return (tokens == 64 && max_groups <= 2) || (tokens == 128 && max_groups <= 3) ? 4 : 2;
+}
 constexpr int kWarpUnitBytes = 16 * 16 * 2;  // where a warp writes its 16 rows out by itself
 constexpr int kFactorBytes = 2 * 16 * 4;     // alpha and bias of a warp's rows
 
@@ -32,23 +36,24 @@ NIBBLE_HD constexpr int sums_bytes(int tokens, int groups, int split) {
   return (split - 1) * own_units(tokens, split) * groups * kGroupBlocks * unit_sums_bytes(tokens);
 }
 
-// Where things lie in a block's shared memory, in bytes: the ring's activations and weights,
-// `sum_bytes` of other blocks' sums, units for each warpgroup, factors for each warp, the barriers:
-// for each slot full and empty, the sums', and one that is given back before the first slot.
+// Where things lie in a block's shared memory, in bytes. In front, known without a parameter, the
+// barriers: for each slot full and empty, and three more. Then the ring's activations and weights,
+// `sum_bytes` of other blocks' sums, the units that each warpgroup stages, factors for each warp.
+constexpr int kMaxStages = 12;
+constexpr int kRingAt = 1024;
 struct WgmmaShared {
-  int slot_activations, slot_weights, weights, sums, units, group_units, factors, barriers, bytes;
+  int slot_activations, slot_weights, weights, sums, units, group_units, factors, bytes;
 
-  NIBBLE_HD WgmmaShared(int tokens, int groups, int stages, int sum_bytes) {
+  NIBBLE_HD WgmmaShared(int tokens, int groups, int staged, int stages, int sum_bytes) {
     slot_activations = tokens * kBlockK * 2;
     slot_weights = groups * kGroupBlocks * kBlockBytes;
-    weights = stages * slot_activations;
+    weights = kRingAt + stages * slot_activations;
     sums = weights + stages * slot_weights;
     units = sums + sum_bytes;
-    const int written = unit_tokens(tokens) * unit_buffers(tokens) * kGroupRows * 2;
+    const int written = unit_tokens(tokens) * staged * kGroupRows * 2;
     group_units = written < kGroupBlocks * kWarpUnitBytes ? kGroupBlocks * kWarpUnitBytes : written;
     factors = units + groups * group_units;
-    barriers = factors + groups * kGroupBlocks * kFactorBytes;
-    bytes = barriers + (2 * stages + 2) * 8;
+    bytes = factors + groups * kGroupBlocks * kFactorBytes;
   }
 };
 
