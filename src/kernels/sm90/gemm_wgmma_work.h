@@ -37,7 +37,7 @@ NIBBLE_HD constexpr int sums_bytes(int tokens, int groups, int split) {
 }
 
 // Where things lie in a block's shared memory, in bytes. In front, known without a parameter, the
-// barriers: for each slot full and empty, and three more. Then the ring's activations and weights,
+// barriers: for each slot full and empty, and two more. Then the ring's activations and weights,
 // `sum_bytes` of other blocks' sums, the units that each warpgroup stages, factors for each warp.
 constexpr int kMaxStages = 12;
 constexpr int kRingAt = 1024;
