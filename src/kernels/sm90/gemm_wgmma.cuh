@@ -30,8 +30,8 @@ namespace nibble::sm90 {
 
 // The loop over k is limited by the instructions that a warp issues, 1.1 to 1.3 clocks for each
 // beside products, whatever they are; half of them widen. What its others cost, and what ptxas
-// makes of them, is why it is written as it is: 180 to 204 instructions a step of 128 k became 154
-// to 172, and 64 tokens take 6 to 12 % less time, 16 and 32 tokens 4 to 9.
+// makes of them, is why it is written as it is: 180 to 204 instructions a step of 128 k became 155
+// to 174, and 64 tokens take 6 to 12 % less time, 16 and 32 tokens 4 to 9.
 template <int kTokens, int kMaxGroups, bool kMulticast, Wide kWide>
 __global__ void __launch_bounds__(kMaxGroups * 128 + 128, 1)
     wgmma_gemm(const __grid_constant__ CUtensorMap activations, const WgmmaParams p) {
