@@ -105,8 +105,8 @@ __device__ __forceinline__ void store_shared_u8(uint32_t to, uint32_t v) {
   asm volatile("st.shared.u8 [%0], %1;" ::"r"(to), "r"(v) : "memory");
 }
 
-// One lane of the warp, all 32 of which are here: the compiler knows that it is one, which it does
-// not of lane 0, and loops over the lanes that may want a barrier.
+// True in one lane of the warp, all 32 of which are here. The compiler knows that it is one; behind
+// `lane == 0` it sets barriers up in a loop over the lanes that may want to.
 __device__ __forceinline__ bool elect_one() {
   uint32_t elected;
   asm volatile("{\n .reg .pred p;\n elect.sync _|p, 0xffffffff;\n selp.b32 %0, 1, 0, p;\n}"

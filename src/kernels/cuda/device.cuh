@@ -44,11 +44,11 @@ __device__ __forceinline__ void for_each(const Fn& fn) {
 // then knows to be the same in all lanes.
 __device__ __forceinline__ int uniform(int x) { return __reduce_max_sync(~0u, x); }
 
-// A kernel's parameter in a register from here on, where the compiler would read it anew from the
-// constant cache at each use, 40 clocks.
+// A kernel's parameter in a register from here on, where the compiler would read it from the
+// constant cache at each use, 40 clocks. For blocks of one dimension.
 template <class T>
 __device__ __forceinline__ T in_register(const T& parameter) {
-  return (&parameter)[threadIdx.y];  // a zero that it can't foresee
+  return (&parameter)[threadIdx.y];  // 0, which it can't foresee
 }
 
 // prmt.b32 with every mode bit of the selector (the intrinsic drops the sign replication).

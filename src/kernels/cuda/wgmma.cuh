@@ -31,7 +31,7 @@ __device__ __forceinline__ void fewer_registers() {
 
 // B as a tensor copy with 128-byte swizzle leaves it: rows of 64 elements of k, 1024 bytes for
 // eight. `address` is a multiple of 1024 plus 32 bytes for each 16 of k. Only the lower word moves,
-// so it is that which callers step; see wgmma's matrix descriptors in the PTX manual.
+// so callers add to that alone; see wgmma's matrix descriptors in the PTX manual.
 __device__ __forceinline__ uint32_t operand_of(uint32_t address) { return address >> 4 | 1u << 16; }
 inline constexpr uint32_t kOperandStep16 = 32 >> 4;  // to the next 16 of k
 inline constexpr uint32_t kOperandHigh = 1u << 30 | 1024 >> 4;

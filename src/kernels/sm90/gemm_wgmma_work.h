@@ -15,7 +15,7 @@ constexpr int kTokenGroup = 8;   // token tiles that take turns before the next 
 
 // Tokens of a unit of output, times a warpgroup's rows; of a shared tile, the units go round the
 // blocks. And how many of them a warpgroup stages in shared memory before it writes them out, as
-// many as cost no slot of the ring.
+// many as cost the ring no more than one of its slots.
 NIBBLE_HD constexpr int unit_tokens(int tokens) { return tokens <= 32 ? 8 : 16; }
 NIBBLE_HD constexpr int staged_units(int tokens, int max_groups) {
   if (tokens == 256) return 1;
