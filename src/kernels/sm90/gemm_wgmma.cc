@@ -74,8 +74,8 @@ std::span<const KernelConfig> candidates(const GemmDesc& d, const DeviceInfo& de
   for (const WgmmaConfig& c : all) {
     const bool too_many = c.tokens > narrowest && c.tokens / 2 >= d.m;
     const bool too_few = c.tokens < std::min<int64_t>(d.m, kOneTile);
-    const int64_t tiles = wgmma_tiles(c, d.m, d.n);
-    const int64_t resident = resident_clusters(c.cluster, device);
+    const int resident = resident_clusters(c.cluster, device);
+    const int tiles = wgmma_tiles(c, d.m, d.n, resident).tiles();
     // A cluster that shares a tile starts anew for the next one, so a second wave always lost.
     const bool too_split = c.split > 1 && tiles > resident;
     const bool even = c.stream && tiles % resident == 0;
@@ -105,22 +105,29 @@ constexpr double kDramEfficiency = 0.745;
 
 double estimate_us(const GemmDesc& d, const KernelConfig& config, const DeviceInfo& device) {
   const WgmmaConfig c = from_table(config);
-  const int64_t clusters = resident_clusters(c.cluster, device);
-  const int64_t tiles = wgmma_tiles(c, d.m, d.n);
-  const double waves = c.stream ? static_cast<double>(tiles) / static_cast<double>(clusters)
-                                : static_cast<double>(ceil_div(tiles, clusters));
+  const int clusters = resident_clusters(c.cluster, device);
+  const WgmmaTiles cut = wgmma_tiles(c, d.m, d.n, clusters);
+  const double tiles = cut.tiles(), even_waves = tiles / clusters;
+  const double waves = c.stream ? even_waves : std::ceil(even_waves);
   const auto steps = static_cast<double>(ceil_div(k_blocks(d.k), c.split));
-  const double multiply = static_cast<double>(config.tile_n) * c.tokens * kBlockK / kMacsPerNs;
-  const double step = std::hypot(multiply, c.groups * kWidenNs, kStepNs);
-  const double tile = steps * step * (c.tokens == 256 ? kWideTile : 1.0);
+  const auto tile_ns = [&](int groups) {
+    const double multiply =
+        static_cast<double>(groups * kGroupRows) * c.tokens * kBlockK / kMacsPerNs;
+    const double step = std::hypot(multiply, groups * kWidenNs, kStepNs);
+    return steps * step * (c.tokens == 256 ? kWideTile : 1.0);
+  };
+  double multiplying = waves * tile_ns(c.groups);
+  if (cut.lower()) {
+    multiplying = (waves - 1.0) * tile_ns(c.groups) + tile_ns(cut.low_groups * c.split / c.cluster);
+  }
   const double all_bytes = static_cast<double>(row_blocks(d.n) * k_blocks(d.k)) * kBlockBytes +
                            2.0 * static_cast<double>(d.m) * static_cast<double>(d.k + d.n);
   const double dram = all_bytes / (device.bandwidth_gbps * kDramEfficiency);
   const double outputs = static_cast<double>(c.groups) * c.tokens;
-  double us = kFixedUs + 1e-3 * std::max(waves * tile, dram);
+  double us = kFixedUs + 1e-3 * std::max(multiplying, dram);
   us += kNextTileUs * std::max(0.0, waves - 1.0);
   if (c.stream) {
-    const double pieces = std::max(1.0, static_cast<double>(clusters) / static_cast<double>(tiles));
+    const double pieces = std::max(1.0, clusters / tiles);
     us += pieces * kStreamUs + 1e-3 * kStreamNs * outputs;
   }
   if (c.split > 1) {

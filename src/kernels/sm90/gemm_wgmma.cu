@@ -15,6 +15,8 @@ namespace {
 constexpr int kSharedLimit = 227 * 1024;
 constexpr int kMinStages = 3;
 constexpr int kMaxCluster = 8;
+// Of a shared tile's tokens each of two blocks copies half, in eights: the swizzle repeats then.
+constexpr int kCopiedByTwo = 16;
 
 using Kernel = void (*)(CUtensorMap, WgmmaParams);
 struct Variant {
@@ -87,9 +89,16 @@ bool wgmma_fits(const WgmmaConfig& c, int64_t k) {
          k_blocks(k) >= c.split && wgmma_stages(c) >= kMinStages;
 }
 
-int64_t wgmma_tiles(const WgmmaConfig& c, int64_t m, int64_t n) {
-  const int64_t rows = c.groups * kGroupRows * (c.cluster / c.split);
-  return (m + c.tokens - 1) / c.tokens * ((n + rows - 1) / rows);
+WgmmaTiles wgmma_tiles(const WgmmaConfig& c, int64_t m, int64_t n, int workers) {
+  const int pair = c.cluster / c.split;
+  return {static_cast<int>(m),
+          static_cast<int>(n),
+          c.tokens,
+          pair == 2 ? kCopiedByTwo : 1,
+          c.groups * pair,
+          pair,
+          workers,
+          c.split == 1 && !c.stream && is_lowered(find(c)->kernel.max_groups)};
 }
 
 size_t wgmma_workspace_bytes(const WgmmaConfig& c, int num_sms) {
@@ -106,13 +115,14 @@ void launch_wgmma(const WgmmaParams& params, const uint16_t* a, int64_t a_row_by
   const bool multicast = c.cluster != c.split;
   int sms = 0;
   NIBBLE_CUDA_CHECK(cudaDeviceGetAttribute(&sms, cudaDevAttrMultiProcessorCount, stream.index));
-  const auto tiles = static_cast<int>(wgmma_tiles(c, p.m, p.n));
-  int clusters = c.split > 1 ? tiles : std::min(tiles, std::max(1, sms / c.cluster));
+  const int resident = std::max(1, sms / c.cluster);
+  const WgmmaTiles cut = wgmma_tiles(c, p.m, p.n, resident);
+  const int tiles = cut.tiles();
+  int clusters = c.split > 1 ? tiles : std::min(tiles, resident);
   const auto all_k = static_cast<int>(k_blocks(p.k));
   int stream_tiles = 0;
   if (c.stream) {
-    clusters =
-        static_cast<int>(std::min(int64_t{std::max(1, sms / c.cluster)}, int64_t{tiles} * all_k));
+    clusters = static_cast<int>(std::min(int64_t{resident}, int64_t{tiles} * all_k));
     // A tile or two of everybody's share: pieces of less than one would cost more to add up.
     const int rest = tiles % clusters;
     stream_tiles = tiles < clusters ? tiles : rest == 0 ? 0 : rest + clusters;
@@ -120,9 +130,7 @@ void launch_wgmma(const WgmmaParams& params, const uint16_t* a, int64_t a_row_by
     p.parts = reinterpret_cast<float*>(static_cast<uint8_t*>(workspace) + flag_bytes(sms));
     p.launch = next_launch();
   }
-  const int rows = c.groups * kGroupRows * (multicast ? 2 : 1);
-  p.work = WgmmaWork((p.m + c.tokens - 1) / c.tokens, (p.n + rows - 1) / rows, all_k, stream_tiles,
-                     c.split, clusters);
+  p.work = WgmmaWork(cut, all_k, stream_tiles, c.split, clusters);
   p.own_units = own_units(c.tokens, c.split);
   p.sum_bytes = sums_bytes(c.tokens, c.groups, c.split);
   p.plain = p.wide_output && p.out.c == nullptr && p.out.bias == nullptr && !p.out.silu_mul &&
@@ -135,7 +143,8 @@ void launch_wgmma(const WgmmaParams& params, const uint16_t* a, int64_t a_row_by
   if (stream.load) {
     cuda::load_tensor_map_encoder();
   } else {
-    activations = cuda::tensor_map_16bit(a, p.m, p.k, a_row_bytes, c.tokens / (multicast ? 2 : 1));
+    activations =
+        cuda::tensor_map_16bit(a, p.m, p.k, a_row_bytes, cut.tile_tokens / (multicast ? 2 : 1));
   }
   cuda::launch({.grid = static_cast<unsigned>(clusters * c.cluster),
                 .block = static_cast<unsigned>(c.groups * 128 + 128),

@@ -24,6 +24,7 @@
 #include "kernels/cuda/async_copy.cuh"
 #include "kernels/cuda/wgmma.cuh"
 #include "kernels/sm90/gemm_wgmma_output.cuh"
+#include "kernels/sm90/gemm_wgmma_sums.cuh"
 #include "kernels/sm90/widen.cuh"
 
 namespace nibble::sm90 {
@@ -53,7 +54,6 @@ __global__ void __launch_bounds__(kMaxGroups * 128 + 128, 1)
   constexpr int kTileBlocks = kMulticast ? 2 : 1;  // blocks whose tiles are handed out together
   const bool clustered = kMulticast || split > 1;
   const int rank = cluster_rank(), worker = cluster_index();
-  const int rows = p.groups * kGroupRows;
   constexpr bool kStream = is_streamed(kTokens, kMaxGroups);
   constexpr int kSumsThere = 1, kSumsLeft = 7;  // barriers; 2 + group is a warpgroup's
   // Pairs of k16 steps that are widened and then multiplied together, while the ones before are
@@ -64,10 +64,11 @@ __global__ void __launch_bounds__(kMaxGroups * 128 + 128, 1)
   // take time: one or two warpgroups are 1 to 8 % faster, three and more 1 to 2 % slower.
   constexpr bool kEarly = kMaxGroups <= 2 && !kMulticast;
   using Parts = WgmmaParts<kStream>;
+  using Tile = WgmmaTile<is_lowered(kMaxGroups)>;
   // Of a shared tile, unit u is written out by block u % split of the cluster.
   constexpr int kUnit = unit_tokens(kTokens);
-  const auto units_of = [&](int token_tile) {
-    return (min(kTokens, p.m - token_tile * kTokens) + kUnit - 1) / kUnit;
+  const auto units_of = [&](int token) {
+    return (min(work.tile_tokens, p.m - token) + kUnit - 1) / kUnit;
   };
 
   // A slot's barriers a warp. With an address that ptxas knows to be the warp's it is two
@@ -87,7 +88,7 @@ __global__ void __launch_bounds__(kMaxGroups * 128 + 128, 1)
   __syncthreads();
   if (split > 1 && threadIdx.x == 0) {
     int own = 0;
-    for (int u = rank; u < units_of(WgmmaTile(worker, work).token); u += split) ++own;
+    for (int u = rank; u < units_of(Tile(worker, work).token); u += split) ++own;
     mbarrier_expect(sums_barrier, own * (split - 1) * warps * unit_sums_bytes(kTokens));
   }
   if (clustered) cluster_arrive();
@@ -108,36 +109,37 @@ __global__ void __launch_bounds__(kMaxGroups * 128 + 128, 1)
       const int64_t k_stride = row_blocks(p.n) * kBlockBytes;
 #pragma unroll 1
       while (part.next(work, kSplit ? rank : 0)) {
-        const WgmmaTile tile(part.tile, work);
-        const int block = (tile.row_tile * kTileBlocks + (kMulticast ? rank : 0)) * warps;
-        const uint8_t* from = p.weights + part.k_begin * k_stride + int64_t{block} * kBlockBytes;
+        const Tile tile(part.tile, work);
+        const int groups = tile.groups / kTileBlocks;
+        const int bytes = groups * (kGroupBlocks * kBlockBytes);
+        const int64_t block = (tile.group + (kMulticast ? rank * groups : 0)) * kGroupBlocks;
+        const uint8_t* from = p.weights + part.k_begin * k_stride + block * kBlockBytes;
 #pragma unroll 1
         for (int k = part.k_begin; k < part.k_end; ++k) {
           mbarrier_wait(empty + slot * 8, parity);
-          mbarrier_expect(full + slot * 8, p.slot_weights);
-          bulk_copy(base + at.weights + slot * p.slot_weights, from, p.slot_weights,
-                    full + slot * 8);
+          mbarrier_expect(full + slot * 8, bytes);
+          bulk_copy(base + at.weights + slot * p.slot_weights, from, bytes, full + slot * 8);
           from += k_stride;
           next_slot(p.stages);
         }
       }
       let_next_kernel_start();
     } else if (warp == warps + 1 && lane == 0) {
-      constexpr int kShare = kTokens / kTileBlocks;  // tokens that this block copies
+      const int share = work.tile_tokens / kTileBlocks;  // tokens that this block copies
       wait_for_previous_kernel();
 #pragma unroll 1
       while (part.next(work, kSplit ? rank : 0)) {
-        const WgmmaTile tile(part.tile, work);
-        const int half = kMulticast ? rank * kShare : 0;
+        const Tile tile(part.tile, work);
+        const int half = kMulticast ? rank * share : 0;
 #pragma unroll 1
         for (int k = part.k_begin; k < part.k_end; ++k) {
           mbarrier_wait(empty + slot * 8, parity);
-          mbarrier_expect(full + slot * 8, at.slot_activations);
+          mbarrier_expect(full + slot * 8, work.tile_tokens * kBlockK * 2);
 #pragma unroll
           for (int box = 0; box < 2; ++box) {
             const uint32_t to =
                 base + kRingAt + slot * at.slot_activations + (box * kTokens + half) * 128;
-            const int x = k * kBlockK + box * 64, y = tile.token * kTokens + half;
+            const int x = k * kBlockK + box * 64, y = tile.token + half;
             if constexpr (kMulticast) {
               tensor_copy_multicast(to, &activations, x, y, full + slot * 8, 3);
             } else {
@@ -186,8 +188,18 @@ __global__ void __launch_bounds__(kMaxGroups * 128 + 128, 1)
       part.tile = uniform(part.tile);
       part.k_begin = uniform(part.k_begin);
       part.k_end = uniform(part.k_end);
-      const WgmmaTile tile(part.tile, work);
-      const int first_row = (tile.row_tile * kTileBlocks + (kMulticast ? rank : 0)) * rows;
+      const Tile tile(part.tile, work);
+      const int groups = tile.groups / kTileBlocks;
+      const int first_row = (tile.group + (kMulticast ? rank * groups : 0)) * kGroupRows;
+      if (is_lowered(kMaxGroups) && warp / kGroupBlocks >= groups) {  // has no rows of a lower tile
+#pragma unroll 1
+        for (int k = part.k_begin; k < part.k_end; ++k) {
+          mbarrier_wait(full + slot * 8, parity);
+          release(lane_empty + slot * 8);
+          next_slot(stages);
+        }
+        continue;
+      }
       const int own_row = first_row + lane_warp * kBlockRows;
       __syncwarp();
       {
@@ -259,7 +271,7 @@ __global__ void __launch_bounds__(kMaxGroups * 128 + 128, 1)
       release(before);
       cp_async_wait<0>();
 
-      const int token = tile.token * kTokens;
+      const int token = tile.token, tokens = min(work.tile_tokens, p.m - token);
       if constexpr (kStream) {
         const int threads = warps * 32;
         const auto left_by = [&](int block) {
@@ -305,58 +317,28 @@ __global__ void __launch_bounds__(kMaxGroups * 128 + 128, 1)
       const uint32_t units = base + at.units + lane_warp / 4 * at.group_units;
       const bool plain = p.plain;
       const int group_barrier = 2 + lane_warp / 4;
-      const GroupUnits<kUnit> staged(p, units, threadIdx.x % 128, token, kTokens,
+      const GroupUnits<kUnit> staged(p, units, threadIdx.x % 128, token, tokens,
                                      first_row + lane_warp / 4 * kGroupRows);
-      const auto write_warp_unit = [&](int u) {
+      const auto write_warp_unit = [&](int u, const float* of_unit) {
         store_warp_unit<kUnit>(p, units + lane_warp % 4 * kWarpUnitBytes, lane, token + u * kUnit,
-                               own_row, by, sum + u * (kUnit / 2));
+                               token + tokens, own_row, by, of_unit);
       };
       if (kSplit && split > 1) {
-        constexpr int kBytes = unit_sums_bytes(kTokens);
-        const int count = units_of(tile.token), own = p.own_units;
-        const uint32_t sums = base + p.sums_at + lane_warp * kBytes + lane * 16;
-        int owner = 0, index = 0;
-        const auto next_unit = [&] {
-          if (++owner == split) {
-            owner = 0;
-            ++index;
-          }
-        };
-#pragma unroll
-        for (int u = 0; u < kTokens / kUnit; ++u, next_unit()) {
-          if (u >= count || owner == rank) continue;
-          const int from = rank - (rank > owner);
-          const uint32_t to = remote_address(sums + (from * own + index) * warps * kBytes, owner);
-          const uint32_t to_barrier = remote_address(sums_barrier, owner);
-#pragma unroll
-          for (int i = 0; i < kUnit / 8; ++i) {
-            store_remote(to + i * 512, sum + u * (kUnit / 2) + i * 4, to_barrier);
-          }
-        }
-        mbarrier_wait(sums_barrier, 0);
-        owner = index = 0;
-#pragma unroll
-        for (int u = 0; u < kTokens / kUnit; ++u, next_unit()) {
-          if (u >= count || owner != rank) continue;
-          float* const to = sum + u * (kUnit / 2);
-#pragma unroll 1
-          for (int from = 0; from < split - 1; ++from) {
-#pragma unroll
-            for (int i = 0; i < kUnit / 8; ++i) {
-              const float4 more =
-                  load_shared_f32x4(sums + (from * own + index) * warps * kBytes + i * 512);
-              to[i * 4] += more.x;
-              to[i * 4 + 1] += more.y;
-              to[i * 4 + 2] += more.z;
-              to[i * 4 + 3] += more.w;
-            }
-          }
+        const SharedTile<kTokens> shared_tile = {
+            base + p.sums_at + lane_warp * unit_sums_bytes(kTokens) + lane * 16,
+            sums_barrier,
+            split,
+            rank,
+            warps,
+            p.own_units,
+            units_of(token)};
+        shared_tile.add_all(sum, [&](int u, int index, const float* of_unit) {
           if (plain) {
-            staged.put(index, by, to);
+            staged.put(index, by, of_unit);
           } else {
-            write_warp_unit(u);
+            write_warp_unit(u, of_unit);
           }
-        }
+        });
         if (plain) {
           barrier_sync(group_barrier, 128);
           staged.template write<kStaged>(rank, split);
@@ -370,7 +352,7 @@ __global__ void __launch_bounds__(kMaxGroups * 128 + 128, 1)
           staged.template write<kStaged>(batch * kStaged, 1);
         });
       } else {
-        for_each<kTokens / kUnit>([&]<int u>() { write_warp_unit(u); });
+        for_each<kTokens / kUnit>([&]<int u>() { write_warp_unit(u, sum + u * (kUnit / 2)); });
       }
     }
   }

@@ -6,6 +6,7 @@
 #include <span>
 
 #include "kernels/sm90/gemm_params.h"
+#include "kernels/sm90/gemm_wgmma_work.h"
 #include "kernels/sm90/widen.h"
 #include "nibble/device.h"
 
@@ -31,8 +32,9 @@ std::span<const WgmmaKernel> wgmma_kernels();
 // Slots of the ring that fit.
 int wgmma_stages(const WgmmaConfig& config);
 
-// Tiles of all rows and tokens, or pairs of tiles.
-int64_t wgmma_tiles(const WgmmaConfig& config, int64_t m, int64_t n);
+// The tiles of all rows and tokens, or pairs of tiles, for so many blocks or clusters; m and n are
+// what can_implement takes.
+WgmmaTiles wgmma_tiles(const WgmmaConfig& config, int64_t m, int64_t n, int workers);
 
 // 0 where the config does not stream.
 size_t wgmma_workspace_bytes(const WgmmaConfig& config, int num_sms);

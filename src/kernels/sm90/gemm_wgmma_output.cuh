@@ -31,7 +31,7 @@ struct GroupUnits {
   int tokens;               // of the tile's from the piece's on, 0 where its rows are none of D's
 
   // `units` is the warpgroup's shared memory, `thread` the warpgroup's, `token` and `row` the first
-  // of its tile, which has `tile_tokens`.
+  // of its tile, which has `tile_tokens` of D.
   __device__ __forceinline__ GroupUnits(const WgmmaParams& p, uint32_t units, int thread, int token,
                                         int tile_tokens, int row) {
     const int lane = thread % 32, warp = thread / 32;
@@ -40,7 +40,7 @@ struct GroupUnits {
     get_at = units + eighth_at(at, piece / 8) + piece % 8 * 2;
     d = static_cast<uint16_t*>(p.out.d) + (token + at) * p.out.d_stride + row + piece;
     unit_step = p.out.d_stride * kUnit;
-    tokens = row + piece < p.out.columns ? min(tile_tokens, p.m - token) - at : 0;
+    tokens = row + piece < p.out.columns ? tile_tokens - at : 0;
   }
 
   // Rows of 128 bytes, a token each, their eighths swapped so that banks do not meet.
@@ -87,11 +87,11 @@ struct GroupUnits {
 // remains.
 template <int kUnit>
 __device__ __forceinline__ void store_warp_unit(const WgmmaParams& p, uint32_t unit, int lane,
-                                                int token, int row, const Factors& by,
+                                                int token, int tile_end, int row, const Factors& by,
                                                 const float* sum) {
   // Addresses worked out for each unit: held for all of them, they spill.
   cuda::compute_now(lane);
-  const int g = lane / 4, t = lane % 4, end = min(p.m, token + kUnit);
+  const int g = lane / 4, t = lane % 4, end = min(tile_end, token + kUnit);
   float x[8] = {};
 #pragma unroll
   for (int i = 0; i < kUnit / 2; ++i) x[i] = fmaf(sum[i], by.alpha[i / 2 % 2], by.bias[i / 2 % 2]);

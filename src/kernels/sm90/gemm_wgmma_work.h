@@ -72,36 +72,83 @@ NIBBLE_HD constexpr bool is_streamed(int tokens, int max_groups) {
   return tokens >= 64 && max_groups <= (tokens == 128 ? 3 : 4);
 }
 
+// Kernels that can have lower tiles. (In those of two groups the other loop would be 13
+// instructions longer, by what ptxas makes of it.)
+NIBBLE_HD constexpr bool is_lowered(int max_groups) { return max_groups > 2; }
+
 // Kernels whose tiles the blocks of a cluster can share: the sums of wider ones leave the ring too
 // few slots (192 rows x 128 tokens, by three blocks: three, 8 % slower).
 NIBBLE_HD constexpr bool is_shared(int tokens, int max_groups) {
   return tokens <= 64 || (tokens == 128 && max_groups <= 2);
 }
 
-// The tiles of a GEMM and who multiplies which. Made on the host, so that no block divides.
+// How rows and tokens are cut into tiles. All of them share the tokens evenly: a tile's tokens
+// beyond m would come as zeros from the copy engine, which took up to half of a GEMM's time (2048 x
+// 7168, m = 200: 128 and 72 tokens 19.5 us, 100 and 100 13.4). And waves of tiles rarely come out
+// even: the last rows may be cut into lower tiles, so that every block has a last one.
+struct WgmmaTiles {
+  int token_tiles, tile_tokens;  // of a token tile, at most
+  int row_tiles, groups;         // in groups of 64 rows, but
+  int low_from, low_groups;      // of the row tiles from low_from on
+
+  // Tiles of at most `tokens` x `row_groups`, multiples of token_step and row_step, for `workers`
+  // that take turns; lower ones where `may_lower`.
+  WgmmaTiles(int m, int n, int tokens, int token_step, int row_groups, int row_step, int workers,
+             bool may_lower) {
+    const auto up = [](int64_t a, int64_t b) { return static_cast<int>((a + b - 1) / b); };
+    token_tiles = up(m, tokens);
+    tile_tokens = up(up(m, token_tiles), token_step) * token_step;
+    const int all = up(n, kGroupRows);
+    row_tiles = low_from = up(all, row_groups);
+    groups = low_groups = row_groups;
+    const int64_t waves = int64_t{row_tiles} * token_tiles / workers;
+    // Where token tiles take turns, lower tiles would not come last.
+    if (!may_lower || waves == 0 || token_tiles > kTokenGroup) return;
+    const auto whole = static_cast<int>(waves * workers / token_tiles);
+    const int64_t room = (waves + 1) * workers - int64_t{whole} * token_tiles;
+    for (int low = row_step; low < row_groups && whole * row_groups < all; low += row_step) {
+      const int more = up(all - whole * row_groups, low);
+      if (int64_t{more} * token_tiles > room) continue;
+      low_from = whole;
+      low_groups = low;
+      row_tiles = whole + more;
+      return;
+    }
+  }
+
+  int tiles() const { return token_tiles * row_tiles; }
+  bool lower() const { return low_from < row_tiles; }
+};
+
+// The tiles of a GEMM and who multiplies which. Made on the host, so that no block divides. With
+// what stands before it in WgmmaParams it fills two lines of the constant cache: a third one, of
+// what is needed before the first load, took 0.1 us.
 struct WgmmaWork {
-  int token_tiles = 0, row_tiles = 0, all_k = 0;
   int stream_tiles = 0;  // the first tiles, whose k is cut into equal pieces for all workers
   int split = 1;         // blocks of a cluster that share a tile, each a part of k
   int workers = 1;       // blocks, or clusters that share a tile
+  int tiles = 0, tile_tokens = 0, all_k = 0;
 
   WgmmaWork() = default;
-  WgmmaWork(int tiles_of_tokens, int tiles_of_rows, int k, int streamed, int sharing, int count)
-      : token_tiles(tiles_of_tokens),
-        row_tiles(tiles_of_rows),
-        all_k(k),
-        stream_tiles(streamed),
+  WgmmaWork(const WgmmaTiles& cut, int k, int streamed, int sharing, int count)
+      : stream_tiles(streamed),
         split(sharing),
         workers(count),
-        of_k_(k),
-        of_group_(kTokenGroup * row_tiles),
-        of_last_width_((token_tiles - 1) % kTokenGroup + 1),
+        tiles(cut.tiles()),
+        tile_tokens(cut.tile_tokens),
+        all_k(k),
+        token_tiles_(cut.token_tiles),
+        groups_(cut.groups),
+        low_from_(cut.low_from),
+        low_groups_(cut.low_groups),
+        of_group_(kTokenGroup * cut.row_tiles),
+        of_last_width_((cut.token_tiles - 1) % kTokenGroup + 1),
         piece_(streamed * k / count),
         longer_pieces_(streamed * k % count),
         part_(k / sharing),
-        longer_parts_(k % sharing) {}
+        longer_parts_(k % sharing),
+        of_k_(k) {}
 
-  NIBBLE_HD int tiles() const { return token_tiles * row_tiles; }
   // Where a worker's piece of the stream begins, and a block's part of a shared tile's k.
   NIBBLE_HD int piece_begin(int worker) const {
     return worker * piece_ + (worker < longer_pieces_ ? worker : longer_pieces_);
@@ -111,22 +158,35 @@ struct WgmmaWork {
   }
 
  private:
+  template <bool kLower>
   friend struct WgmmaTile;
   template <bool kStream>
   friend struct WgmmaParts;
 
-  cuda::Divisor of_k_, of_group_, of_last_width_;
+  int token_tiles_ = 0, groups_ = 0, low_from_ = 0, low_groups_ = 0;
+  cuda::Divisor of_group_, of_last_width_;
   int piece_ = 0, longer_pieces_ = 0, part_ = 0, longer_parts_ = 0;
+  cuda::Divisor of_k_;
 };
 
+// kLower: of a kernel that can have lower tiles.
+template <bool kLower>
 struct WgmmaTile {
-  int token, row_tile;
+  int token;          // the first,
+  int group, groups;  // and of its groups of 64 rows
 
   NIBBLE_HD WgmmaTile(int tile, const WgmmaWork& w) {
-    const int group = w.of_group_.divide(tile), rest = tile - group * w.of_group_.value;
-    const bool full = (group + 1) * kTokenGroup <= w.token_tiles;
-    row_tile = full ? rest / kTokenGroup : w.of_last_width_.divide(rest);
-    token = group * kTokenGroup + rest - row_tile * (full ? kTokenGroup : w.of_last_width_.value);
+    const int turn = w.of_group_.divide(tile), rest = tile - turn * w.of_group_.value;
+    const bool full = (turn + 1) * kTokenGroup <= w.token_tiles_;
+    const int row_tile = full ? rest / kTokenGroup : w.of_last_width_.divide(rest);
+    const int width = full ? kTokenGroup : w.of_last_width_.value;
+    token = (turn * kTokenGroup + rest - row_tile * width) * w.tile_tokens;
+    groups = w.groups_;
+    group = row_tile * groups;
+    if (const int low = row_tile - w.low_from_; kLower && low >= 0) {
+      groups = w.low_groups_;
+      group -= low * (w.groups_ - groups);
+    }
   }
 };
 
@@ -154,7 +214,7 @@ struct WgmmaParts {
     k_begin = w.part_begin(rank);
     k_end = w.part_begin(rank + 1);
     whole_ += w.workers;
-    return tile < w.tiles();
+    return tile < w.tiles;
   }
 
  private:

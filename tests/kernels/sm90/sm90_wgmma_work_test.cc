@@ -28,15 +28,69 @@ TEST(Sm90WgmmaWork, DivisorsDivide) {
 }
 
 TEST(Sm90WgmmaWork, TilesAreNumberedOnce) {
+  constexpr int kTokens = 24, kGroups = 4, kWorkers = 132;
+  bool lower = false;
   for (const int token_tiles : {1, 3, 8, 9, 30}) {
-    for (const int row_tiles : {1, 5, 144}) {
-      const WgmmaWork work(token_tiles, row_tiles, 8, 0, 1, 132);
-      std::set<std::pair<int, int>> seen;
-      for (int i = 0; i < token_tiles * row_tiles; ++i) {
-        const WgmmaTile tile(i, work);
-        EXPECT_TRUE(tile.token >= 0 && tile.token < token_tiles);
-        EXPECT_TRUE(tile.row_tile >= 0 && tile.row_tile < row_tiles);
-        EXPECT_TRUE(seen.emplace(tile.token, tile.row_tile).second) << "tile " << i << " twice";
+    for (const int rows : {1, 300, 28672, 36000}) {
+      const WgmmaTiles cut(token_tiles * kTokens - 5, rows, kTokens, 8, kGroups, 1, kWorkers, true);
+      const WgmmaWork work(cut, 8, 0, 1, kWorkers);
+      lower |= cut.lower();
+      std::set<std::pair<int, int>> seen;  // of every token tile every 64 rows
+      for (int i = 0; i < cut.tiles(); ++i) {
+        const WgmmaTile<true> tile(i, work);
+        EXPECT_EQ(tile.token % kTokens, 0);
+        EXPECT_TRUE(tile.groups > 0 && tile.groups <= kGroups);
+        for (int group = tile.group; group < tile.group + tile.groups; ++group) {
+          EXPECT_TRUE(seen.emplace(tile.token, group).second)
+              << "tile " << i << " has others' rows";
+        }
+      }
+      for (int token = 0; token < token_tiles; ++token) {
+        for (int group = 0; group < (rows + kGroupRows - 1) / kGroupRows; ++group) {
+          EXPECT_TRUE(seen.contains({token * kTokens, group})) << token << " " << group;
+        }
+      }
+    }
+  }
+  EXPECT_TRUE(lower);
+}
+
+TEST(Sm90WgmmaWork, LowerTilesEndTheWavesSooner) {
+  for (const int step : {1, 2}) {
+    for (const int workers : {66, 132}) {
+      for (int rows = 64; rows < 60000; rows += 1472) {
+        for (const int token_tiles : {1, 2, 4, 7}) {
+          const auto cut = [&](bool lower) {
+            return WgmmaTiles(token_tiles * 128, rows, 128, 1, 4 * step, step, workers, lower);
+          };
+          const WgmmaTiles whole = cut(false), mixed = cut(true);
+          EXPECT_FALSE(whole.lower());
+          if (!mixed.lower()) {
+            EXPECT_EQ(mixed.row_tiles, whole.row_tiles);
+            continue;
+          }
+          const auto waves = [&](int tiles) { return (tiles + workers - 1) / workers; };
+          EXPECT_LT(mixed.low_groups, whole.groups);
+          EXPECT_EQ(mixed.low_groups % step, 0);
+          EXPECT_LT(waves(mixed.low_from * token_tiles), waves(whole.tiles()));
+          EXPECT_EQ(waves(mixed.tiles()), waves(whole.tiles()));
+        }
+      }
+    }
+  }
+}
+
+TEST(Sm90WgmmaWork, TilesShareTokensEvenly) {
+  for (const int most : {16, 64, 256}) {
+    for (const int step : {1, 16}) {
+      for (int m = 1; m <= 3 * most + 1; ++m) {
+        const int tiles = (m + most - 1) / most,
+                  tokens = WgmmaTiles(m, 64, most, step, 1, 1, 1, false).tile_tokens;
+        EXPECT_EQ(tokens % step, 0);
+        EXPECT_LE(tokens, most);
+        EXPECT_GE(tiles * tokens, m) << "tokens are left out";
+        EXPECT_LT((tiles - 1) * tokens, m) << "a tile has none";
+        EXPECT_LT(tiles * tokens - m, tiles * step) << "more is copied than there is";
       }
     }
   }
@@ -45,7 +99,7 @@ TEST(Sm90WgmmaWork, TilesAreNumberedOnce) {
 TEST(Sm90WgmmaWork, BlocksOfASplitTileCoverItsK) {
   for (const int k : {8, 9, 57}) {
     for (const int split : {1, 2, 3, 4, 8}) {
-      const WgmmaWork work(1, 4, k, 0, split, 10);
+      const WgmmaWork work(WgmmaTiles(16, 4 * 64, 16, 1, 1, 1, 10, false), k, 0, split, 10);
       int at = 0;
       for (int share = 0; share < split; ++share) {
         WgmmaParts<false> part(work, 3);
@@ -68,7 +122,8 @@ TEST(Sm90WgmmaWork, AStreamIsCoveredOnceAndItsOwnersKnowWhoElseWorkedOnTheirTile
         const int workers = std::min(most, tiles * k);
         const int rest = tiles % workers;
         const int stream = tiles < workers ? tiles : rest == 0 ? 0 : rest + workers;
-        const WgmmaWork work(1, tiles, k, stream, 1, workers);
+        const WgmmaWork work(WgmmaTiles(16, tiles * 64, 16, 1, 1, 1, workers, false), k, stream, 1,
+                             workers);
         std::vector<int> covered(tiles * k, 0);
         // Who left sums for a tile, and whose sums its owner will wait for.
         std::vector<std::set<int>> left(tiles), waited(tiles);
