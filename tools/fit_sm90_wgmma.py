@@ -17,7 +17,11 @@ RESIDENT = np.array([132, 66, 38, 30, 22])  # clusters of 1 .. 5 blocks, as in g
 BANDWIDTH = 4800.0  # bytes a nanosecond
 ONE_TILE = 64  # kOneTile of gemm_wgmma.cc
 GROUP_ROWS, BLOCK_BYTES, BLOCK_ROWS, BLOCK_K = 64, 1152, 16, 128
-START = {"kFixedUs": 2.7, "kNextTileUs": 1.8, "kReduceUs": 1.0, "kMoreBlocksUs": 0.2,
+# The most groups of what is built, for each number of tokens and cluster (kVariants).
+KERNELS = {(16, 1): [5], (32, 1): [5], (64, 1): [2, 4, 5], (128, 1): [2, 3, 4], (64, 2): [2],
+           (128, 2): [4], (256, 2): [2]}
+TOKEN_GROUP = 8  # kTokenGroup of gemm_wgmma_work.h
+START = {"kFixedUs": 2.4, "kNextTileUs": 1.4, "kReduceUs": 1.0, "kGroupsUs": 0.5, "kMorePartsUs": 0.2,
          "kReduceNs": 6.5, "kStreamUs": 2.0, "kStreamNs": 8.0, "kMacsPerNs": 3200.0,
          "kWidenNs": 100.0, "kStepNs": 190.0, "kWideTile": 1.1, "kDramEfficiency": 0.73}
 STEPS_ALL, STEPS_LEFT_OUT = 15000, 4000
@@ -40,19 +44,43 @@ class Timings:
                         continue
                     c = {a: int(b) for a, b in (x.split("=") for x in name.split()[1:])}
                     alone = c["tile_n"] * c.get("cluster", 1) == GROUP_ROWS and "split_k" not in c
-                    if c["tile_m"] < min(key[2], ONE_TILE) or alone:  # no candidates any more
+                    k_groups = c["tile_k"] // BLOCK_K
+                    lost = alone or k_groups > 2 or (k_groups > 1 and c["tile_m"] > 64)
+                    if c["tile_m"] < min(key[2], ONE_TILE) or lost:  # no candidates any more
                         continue
                     rows.append([*key, c["tile_m"], c["tile_n"], c.get("split_k", 0),
-                                 c.get("cluster", 1), us, cells.setdefault(key, len(cells))])
+                                 c.get("cluster", 1), k_groups, us,
+                                 cells.setdefault(key, len(cells))])
                     self.names.append(name.split(" ", 1)[1])
         self.keys = list(cells)
         columns = np.array(rows).T
-        self.n, self.k, self.m, self.tokens, self.rows, self.split, self.cluster, self.us = columns[:8]
-        self.cell = columns[8].astype(int)
+        self.n, self.k, self.m, self.tokens, self.rows, self.split, self.cluster = columns[:7]
+        self.k_groups, self.us, self.cell = columns[7], columns[8], columns[9].astype(int)
         self.stream = self.split == 0
         self.split = np.maximum(1, self.split)
         self.best = np.array([self.us[self.cell == i].min() for i in range(len(self.keys))])
         self.weights = np.maximum(0.05, (self.best[self.cell] / self.us) ** 6)
+        self.low = np.array([self.low_groups(i) for i in range(len(self.us))])
+
+    def low_groups(self, i: int) -> int:
+        """Of the row tiles that end the waves, 0 where none is lower (WgmmaTiles)."""
+        pair = int(self.cluster[i] / self.split[i])
+        groups, workers = int(self.rows[i]) // GROUP_ROWS, int(RESIDENT[int(self.cluster[i]) - 1])
+        tokens = -(-int(self.m[i]) // int(self.tokens[i]))
+        all_groups = -(-int(self.n[i]) // GROUP_ROWS)
+        waves = -(-all_groups // (groups * pair)) * tokens // workers
+        built = KERNELS[int(self.tokens[i]), pair]
+        lowered = next(most for most in built if most >= groups) > 2
+        if self.stream[i] or self.split[i] * self.k_groups[i] > 1 or waves == 0:
+            return 0
+        if not lowered or tokens > TOKEN_GROUP:
+            return 0
+        whole = waves * workers // tokens
+        for low in range(1, groups):
+            rest = all_groups - whole * groups * pair
+            if rest > 0 and -(-rest // (low * pair)) * tokens <= (waves + 1) * workers - whole * tokens:
+                return low
+        return 0
 
     def estimate(self, c: dict[str, float]) -> np.ndarray:
         """estimate_us, in microseconds."""
@@ -61,18 +89,27 @@ class Timings:
         tiles = np.ceil(self.m / self.tokens) * np.ceil(self.n / (self.rows * pair))
         waves = np.where(self.stream, tiles / clusters, np.ceil(tiles / clusters))
         k_blocks = np.ceil(self.k / BLOCK_K)
-        multiply = self.rows * self.tokens * BLOCK_K / c["kMacsPerNs"]
-        step = np.sqrt(multiply**2 + (groups * c["kWidenNs"])**2 + c["kStepNs"]**2)
-        tile = np.ceil(k_blocks / self.split) * step * np.where(self.tokens == 256, c["kWideTile"], 1)
+        steps = np.ceil(np.ceil(k_blocks / self.split) / self.k_groups)
+        steps = steps * np.where(self.tokens == 256, c["kWideTile"], 1)
+
+        def tile(high: np.ndarray) -> np.ndarray:
+            multiply = high * GROUP_ROWS * self.tokens * BLOCK_K / c["kMacsPerNs"]
+            return steps * np.sqrt(multiply**2 + (high * c["kWidenNs"])**2 + c["kStepNs"]**2)
+
+        whole = tile(groups * self.k_groups)
+        multiplying = np.where(self.low > 0, (waves - 1) * whole + tile(self.low), waves * whole)
         read = np.ceil(self.n / BLOCK_ROWS) * k_blocks * BLOCK_BYTES + 2 * self.m * (self.k + self.n)
         outputs = groups * self.tokens
-        us = c["kFixedUs"] + 1e-3 * np.maximum(waves * tile, read / (BANDWIDTH * c["kDramEfficiency"]))
+        us = c["kFixedUs"] + 1e-3 * np.maximum(
+            multiplying, read / (BANDWIDTH * c["kDramEfficiency"]))
         us += c["kNextTileUs"] * np.maximum(0, waves - 1)
         pieces = np.maximum(1, clusters / tiles)
         us += np.where(self.stream, pieces * c["kStreamUs"] + 1e-3 * c["kStreamNs"] * outputs, 0)
-        share = (self.split - 1) / self.split
-        reduce = c["kReduceUs"] + c["kMoreBlocksUs"] * (self.split - 2)
-        return us + np.where(self.split > 1, reduce + 1e-3 * c["kReduceNs"] * outputs * share, 0)
+        parts = self.split * self.k_groups
+        reduce = np.where(self.split > 1, c["kReduceUs"], c["kGroupsUs"])
+        reduce += c["kMorePartsUs"] * (parts - 2)
+        reduce += 1e-3 * c["kReduceNs"] * outputs * (parts - 1) / parts
+        return us + np.where(parts > 1, reduce, 0)
 
     def off(self, constants: dict[str, float], used: np.ndarray) -> float:
         """Mean squared relative error."""

@@ -51,11 +51,12 @@ struct DecodeParams {
 struct WgmmaParams {
   const uint8_t* weights;
   int slot_weights;    // bytes of the weights in a slot of the ring
-  int groups, stages;  // warpgroups that multiply; slots
+  int groups, stages;  // warpgroups side by side; slots
   int m, n, k;
   WgmmaWork work;
   // Of a shared tile, see gemm_wgmma_work.h. (sums_at once more: worked out in the kernel, it
   // spills.)
+  int k_groups_log2;  // warpgroups that take turns at k
   int own_units, sum_bytes, sums_at;
   const float* row_alpha;
   Output out;

@@ -20,12 +20,13 @@ constexpr int kH200Sms = 132;
 
 int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
-// A configuration of the table: tile_m tokens x tile_n rows a block and k split over split_k
-// blocks, or clusters of two that share their tokens; a stream of tiles has no split_k.
+// A configuration of the table: tile_m tokens x tile_n rows a block, tile_k of k at a time, and k
+// split over split_k blocks, or clusters of two that share their tokens; a stream of tiles has no
+// split_k.
 KernelConfig to_table(const WgmmaConfig& c) {
   return {.tile_m = c.tokens,
           .tile_n = c.groups * kGroupRows,
-          .tile_k = kBlockK,
+          .tile_k = c.k_groups * kBlockK,
           .stages = wgmma_stages(c),
           .split_k = c.stream ? 0 : c.split,
           .cluster = c.cluster};
@@ -33,6 +34,7 @@ KernelConfig to_table(const WgmmaConfig& c) {
 WgmmaConfig from_table(const KernelConfig& c) {
   return {.tokens = c.tile_m,
           .groups = c.tile_n / kGroupRows,
+          .k_groups = c.tile_k / kBlockK,
           .split = std::max(1, c.split_k),
           .cluster = c.cluster,
           .stream = c.split_k == 0};
@@ -43,16 +45,19 @@ std::vector<WgmmaConfig> all_configs() {
   for (const WgmmaKernel& kernel : wgmma_kernels()) {
     for (int groups = 1; groups <= kernel.max_groups; ++groups) {
       const bool known = std::ranges::any_of(all, [&](const WgmmaConfig& c) {
-        return c.tokens == kernel.tokens && c.groups == groups && !kernel.multicast;
+        return c.tokens == kernel.tokens && c.groups * c.k_groups == groups && !kernel.multicast;
       });
       if (known) continue;
       const int pair = kernel.multicast ? 2 : 1;
       // Alone, 64 rows read too many activations for a GEMM that is cut for its length: up to half
       // of the time lost.
-      if (groups * pair > 1) all.push_back({kernel.tokens, groups, 1, pair, true});
+      if (groups * pair > 1) all.push_back({kernel.tokens, groups, 1, 1, pair, true});
       for (const int split : kSplits) {
-        if (split == 1 || pair == 1) {
-          all.push_back({kernel.tokens, groups, split, split * pair, false});
+        if (split > 1 && pair > 1) continue;
+        all.push_back({kernel.tokens, groups, 1, split, split * pair, false});
+        // Of 128 tokens, their sums leave the ring four slots: up to 40 % slower.
+        if (pair == 1 && groups % 2 == 0 && kernel.tokens <= 64) {
+          all.push_back({kernel.tokens, groups / 2, 2, split, split, false});
         }
       }
     }
@@ -77,7 +82,7 @@ std::span<const KernelConfig> candidates(const GemmDesc& d, const DeviceInfo& de
     const int resident = resident_clusters(c.cluster, device);
     const int tiles = wgmma_tiles(c, d.m, d.n, resident).tiles();
     // A cluster that shares a tile starts anew for the next one, so a second wave always lost.
-    const bool too_split = c.split > 1 && tiles > resident;
+    const bool too_split = c.split * c.k_groups > 1 && tiles > resident;
     const bool even = c.stream && tiles % resident == 0;
     if (!too_many && !too_few && !too_split && !even && wgmma_fits(c, d.k))
       fitting.push_back(to_table(c));
@@ -86,22 +91,22 @@ std::span<const KernelConfig> candidates(const GemmDesc& d, const DeviceInfo& de
 }
 
 // By tools/fit_sm90_wgmma.py from timings of bench_sm90_gemm on an H200: 16 layers, m = 16 to 1024,
-// 1921 configurations (5.7 % off in the mean, the fast ones counting most). By a fit without a
-// layer, what is chosen for it is 1.5 % slower than the best candidate (geometric mean; 31 % at
-// worst, 2048 x 7168 at m = 200, 13 % without that layer). What runs beside each other adds up as
-// the root of squares.
-constexpr double kFixedUs = 2.37;       // launch, first loads, output
-constexpr double kNextTileUs = 1.42;    // nothing is multiplied while a tile is written out
-constexpr double kReduceUs = 1.07;      // the sums of a tile split in two,
-constexpr double kMoreBlocksUs = 0.19;  // of each block more that splits it,
-constexpr double kReduceNs = 3.56;      // a token of 64 rows that another block sums
-constexpr double kStreamUs = 1.1;       // a block's sums that come through L2,
-constexpr double kStreamNs = 11.6;      // a token of 64 rows of them
-constexpr double kMacsPerNs = 3130.0;   // of a multiprocessor's tensor cores
-constexpr double kWidenNs = 124.0;      // 64 rows x 128 of k, with reading them
-constexpr double kStepNs = 201.0;       // 128 of k, however few rows
-constexpr double kWideTile = 1.09;      // 256 tokens: too few registers to hide what is read
-constexpr double kDramEfficiency = 0.745;
+// 2015 configurations (5.3 % off in the mean, the fast ones counting most). By a fit without a
+// layer, what is chosen for it is 0.7 % slower than the best candidate (geometric mean; 13 % at
+// worst, 7168 x 2048 at m = 16). What runs beside each other adds up as the root of squares.
+constexpr double kFixedUs = 2.26;    // launch, first loads, output
+constexpr double kNextTileUs = 1.5;  // nothing is multiplied while a tile is written out
+constexpr double kReduceUs = 1.07;   // the sums of a tile that two blocks share,
+constexpr double kGroupsUs = 1.0;    // two k groups (1.2 by the fit: 10 % at worst, 8 with this),
+constexpr double kMorePartsUs = 0.261;  // of each part more,
+constexpr double kReduceNs = 3.9;       // a token of 64 rows that another part sums
+constexpr double kStreamUs = 1.11;      // a block's sums that come through L2,
+constexpr double kStreamNs = 12.0;      // a token of 64 rows of them
+constexpr double kMacsPerNs = 3150.0;   // of a multiprocessor's tensor cores
+constexpr double kWidenNs = 132.0;      // 64 rows x 128 of k, with reading them
+constexpr double kStepNs = 200.0;       // 128 of k, however few rows
+constexpr double kWideTile = 1.08;      // 256 tokens: too few registers to hide what is read
+constexpr double kDramEfficiency = 0.795;
 
 double estimate_us(const GemmDesc& d, const KernelConfig& config, const DeviceInfo& device) {
   const WgmmaConfig c = from_table(config);
@@ -109,14 +114,14 @@ double estimate_us(const GemmDesc& d, const KernelConfig& config, const DeviceIn
   const WgmmaTiles cut = wgmma_tiles(c, d.m, d.n, clusters);
   const double tiles = cut.tiles(), even_waves = tiles / clusters;
   const double waves = c.stream ? even_waves : std::ceil(even_waves);
-  const auto steps = static_cast<double>(ceil_div(k_blocks(d.k), c.split));
+  const auto steps = static_cast<double>(ceil_div(ceil_div(k_blocks(d.k), c.split), c.k_groups));
   const auto tile_ns = [&](int groups) {
     const double multiply =
         static_cast<double>(groups * kGroupRows) * c.tokens * kBlockK / kMacsPerNs;
     const double step = std::hypot(multiply, groups * kWidenNs, kStepNs);
     return steps * step * (c.tokens == 256 ? kWideTile : 1.0);
   };
-  double multiplying = waves * tile_ns(c.groups);
+  double multiplying = waves * tile_ns(c.groups * c.k_groups);
   if (cut.lower()) {
     multiplying = (waves - 1.0) * tile_ns(c.groups) + tile_ns(cut.low_groups * c.split / c.cluster);
   }
@@ -130,9 +135,9 @@ double estimate_us(const GemmDesc& d, const KernelConfig& config, const DeviceIn
     const double pieces = std::max(1.0, clusters / tiles);
     us += pieces * kStreamUs + 1e-3 * kStreamNs * outputs;
   }
-  if (c.split > 1) {
-    us += kReduceUs + kMoreBlocksUs * (c.split - 2);
-    us += 1e-3 * kReduceNs * outputs * (c.split - 1) / c.split;
+  if (const int parts = c.split * c.k_groups; parts > 1) {
+    us += (c.split > 1 ? kReduceUs : kGroupsUs) + kMorePartsUs * (parts - 2);
+    us += 1e-3 * kReduceNs * outputs * (parts - 1) / parts;
   }
   return us;
 }

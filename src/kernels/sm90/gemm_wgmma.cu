@@ -1,6 +1,7 @@
 #include <algorithm>
 #include <array>
 #include <atomic>
+#include <bit>
 #include <random>
 
 #include "base/cuda_check.h"
@@ -38,7 +39,7 @@ const Variant kVariants[] = {
 
 const Variant* find(const WgmmaConfig& c) {
   for (const Variant& v : kVariants) {
-    if (v.kernel.tokens == c.tokens && c.groups <= v.kernel.max_groups &&
+    if (v.kernel.tokens == c.tokens && c.groups * c.k_groups <= v.kernel.max_groups &&
         v.kernel.multicast == (c.cluster != c.split)) {
       return &v;
     }
@@ -57,8 +58,12 @@ constexpr int64_t kMaxStreamBlocks = 1 << 20;  // of k: the stream is counted in
 constexpr size_t flag_bytes(size_t sms) { return (sms * sizeof(uint64_t) + 255) / 256 * 256; }
 
 WgmmaShared shared_memory(const WgmmaConfig& c, int stages) {
-  return {c.tokens, c.groups, staged_units(c.tokens, find(c)->kernel.max_groups), stages,
-          sums_bytes(c.tokens, c.groups, c.split)};
+  return {c.tokens,
+          c.groups,
+          c.groups * c.k_groups,
+          staged_units(c.tokens, find(c)->kernel.max_groups),
+          stages,
+          c.k_groups * sums_bytes(c.tokens, c.groups, c.split * c.k_groups)};
 }
 
 }  // namespace
@@ -74,19 +79,25 @@ std::span<const WgmmaKernel> wgmma_kernels() {
 
 int wgmma_stages(const WgmmaConfig& c) {
   const int none = shared_memory(c, 0).bytes, slot = shared_memory(c, 1).bytes - none;
-  return std::min(kMaxStages, (kSharedLimit - none) / slot);
+  // Each slot is always the same k group's, or one that is ahead would take what the slot had for
+  // another as what it waits for.
+  return std::min(kMaxStages, (kSharedLimit - none) / slot) / c.k_groups * c.k_groups;
 }
 
 bool wgmma_fits(const WgmmaConfig& c, int64_t k) {
   const bool multicast = c.cluster != c.split;
   const Variant* v = find(c);
   return v != nullptr && c.groups > 0 && c.split > 0 && c.cluster <= kMaxCluster &&
+         std::has_single_bit(static_cast<unsigned>(c.k_groups)) && c.k_groups <= kMaxKGroups &&
+         (c.k_groups == 1 || (!multicast && !c.stream)) &&
          (!multicast || (c.split == 1 && c.cluster == 2)) &&
          (!c.stream || (c.split == 1 && is_streamed(c.tokens, v->kernel.max_groups) &&
                         k_blocks(k) <= kMaxStreamBlocks)) &&
-         (c.split == 1 || is_shared(c.tokens, v->kernel.max_groups)) &&
+         (c.split * c.k_groups == 1 || is_shared(c.tokens, v->kernel.max_groups)) &&
          c.cluster / c.split * c.groups * kGroupBlocks <= kTailBytes / kBlockBytes &&
-         k_blocks(k) >= c.split && wgmma_stages(c) >= kMinStages;
+         k_blocks(k) >= c.split * c.k_groups &&
+         // A k group gives a slot back when its next one is there.
+         wgmma_stages(c) >= std::max(kMinStages, 2 * c.k_groups);
 }
 
 WgmmaTiles wgmma_tiles(const WgmmaConfig& c, int64_t m, int64_t n, int workers) {
@@ -98,7 +109,7 @@ WgmmaTiles wgmma_tiles(const WgmmaConfig& c, int64_t m, int64_t n, int workers) 
           c.groups * pair,
           pair,
           workers,
-          c.split == 1 && !c.stream && is_lowered(find(c)->kernel.max_groups)};
+          c.split * c.k_groups == 1 && !c.stream && is_lowered(find(c)->kernel.max_groups)};
 }
 
 size_t wgmma_workspace_bytes(const WgmmaConfig& c, int num_sms) {
@@ -111,6 +122,7 @@ void launch_wgmma(const WgmmaParams& params, const uint16_t* a, int64_t a_row_by
                   const WgmmaConfig& c, void* workspace, Stream stream) {
   WgmmaParams p = params;
   p.groups = c.groups;
+  p.k_groups_log2 = std::countr_zero(static_cast<unsigned>(c.k_groups));
   p.stages = wgmma_stages(c);
   const bool multicast = c.cluster != c.split;
   int sms = 0;
@@ -118,7 +130,8 @@ void launch_wgmma(const WgmmaParams& params, const uint16_t* a, int64_t a_row_by
   const int resident = std::max(1, sms / c.cluster);
   const WgmmaTiles cut = wgmma_tiles(c, p.m, p.n, resident);
   const int tiles = cut.tiles();
-  int clusters = c.split > 1 ? tiles : std::min(tiles, resident);
+  const int parts = c.split * c.k_groups;
+  int clusters = parts > 1 ? tiles : std::min(tiles, resident);
   const auto all_k = static_cast<int>(k_blocks(p.k));
   int stream_tiles = 0;
   if (c.stream) {
@@ -131,8 +144,8 @@ void launch_wgmma(const WgmmaParams& params, const uint16_t* a, int64_t a_row_by
     p.launch = next_launch();
   }
   p.work = WgmmaWork(cut, all_k, stream_tiles, c.split, clusters);
-  p.own_units = own_units(c.tokens, c.split);
-  p.sum_bytes = sums_bytes(c.tokens, c.groups, c.split);
+  p.own_units = own_units(c.tokens, parts);
+  p.sum_bytes = c.k_groups * sums_bytes(c.tokens, c.groups, parts);
   p.plain = p.wide_output && p.out.c == nullptr && p.out.bias == nullptr && !p.out.silu_mul &&
             p.out.type == OutputType::kBF16 && p.n % 8 == 0;
   const WgmmaShared at = shared_memory(c, p.stages);
@@ -147,7 +160,7 @@ void launch_wgmma(const WgmmaParams& params, const uint16_t* a, int64_t a_row_by
         cuda::tensor_map_16bit(a, p.m, p.k, a_row_bytes, cut.tile_tokens / (multicast ? 2 : 1));
   }
   cuda::launch({.grid = static_cast<unsigned>(clusters * c.cluster),
-                .block = static_cast<unsigned>(c.groups * 128 + 128),
+                .block = static_cast<unsigned>(c.groups * c.k_groups * 128 + 128),
                 .shared_bytes = static_cast<size_t>(at.bytes),
                 .cluster = static_cast<unsigned>(c.cluster),
                 .pdl = stream.pdl,

@@ -11,9 +11,12 @@
 // each block a part of k: units of tokens go round the blocks, each keeps its own sums of those
 // that it writes out, and adds the others', which come by st.async, in the order of blocks. Or
 // (kMulticast) two blocks side by side have different rows and the same tokens, and each copies
-// half of them to both.
+// half of them to both. Of one tile a block can also have two k groups of warpgroups, with the same
+// rows and every other step of k: one warpgroup alone leaves the tensor cores idle half of the
+// time. They add their sums up like blocks do (gemm_wgmma_sums.cuh).
 //
-// Whole tiles rarely come out even. Then the k of the first stream_tiles tiles, laid end to end, is
+// Whole tiles rarely come out even. Then the last rows are cut into lower tiles, of which the upper
+// warpgroups have none (WgmmaTiles); or the k of the first stream_tiles tiles, laid end to end, is
 // cut into as many equal pieces as there are blocks: who begins inside a tile leaves its sums in
 // the workspace for the block that began the tile, which adds them in order.
 //
@@ -40,17 +43,19 @@ __global__ void __launch_bounds__(kMaxGroups * 128 + 128, 1)
   extern __shared__ __align__(1024) uint8_t shared[];
   constexpr bool kSplit = !kMulticast && is_shared(kTokens, kMaxGroups);
   const WgmmaWork& work = p.work;
-  const int split = kSplit ? work.split : 1;
+  const int split = kSplit ? work.split : 1, k_groups_log2 = kSplit ? p.k_groups_log2 : 0;
+  const int k_groups = 1 << k_groups_log2, parts = split << k_groups_log2;
   constexpr int kStaged = staged_units(kTokens, kMaxGroups);
   static_assert(!kSplit || own_units(kTokens, 2) <= kStaged);
-  const WgmmaShared at(kTokens, p.groups, kStaged, p.stages, kSplit ? p.sum_bytes : 0);
   const uint32_t base = shared_address(shared);
   const uint32_t full = base, empty = full + kMaxStages * 8;
-  const uint32_t sums_barrier = empty + kMaxStages * 8, spare_barrier = sums_barrier + 8;
+  const uint32_t sums_barrier = empty + kMaxStages * 8;
+  const uint32_t spare_barrier = sums_barrier + kMaxKGroups * 8;
   // No parameter to wait for: a line of them that the constant cache lacks takes 110 clocks, and
   // the barriers' addresses would have needed three.
   const int warp = uniform(threadIdx.x / 32), lane = threadIdx.x % 32;
   const int warps = blockDim.x / 32 - 4;
+  const WgmmaShared at(kTokens, p.groups, warps / 4, kStaged, p.stages, kSplit ? p.sum_bytes : 0);
   constexpr int kTileBlocks = kMulticast ? 2 : 1;  // blocks whose tiles are handed out together
   const bool clustered = kMulticast || split > 1;
   const int rank = cluster_rank(), worker = cluster_index();
@@ -80,17 +85,20 @@ __global__ void __launch_bounds__(kMaxGroups * 128 + 128, 1)
       mbarrier_init(empty + slot * 8, warps * kTileBlocks);
     }
     if (warp == warps) {
-      mbarrier_init(sums_barrier, 1);
+      for (int i = 0; i < (kSplit ? kMaxKGroups : 0); ++i) mbarrier_init(sums_barrier + i * 8, 1);
       mbarrier_init(spare_barrier, warps * kTileBlocks);
     }
     fence_mbarrier_init();
   }
   __syncthreads();
-  if (split > 1 && threadIdx.x == 0) {
+  if (split > 1 && threadIdx.x < k_groups) {
     int own = 0;
-    for (int u = rank; u < units_of(Tile(worker, work).token); u += split) ++own;
-    mbarrier_expect(sums_barrier, own * (split - 1) * warps * unit_sums_bytes(kTokens));
+    const int units = units_of(Tile(worker, work).token);
+    for (int u = rank * k_groups + threadIdx.x; u < units; u += parts) ++own;
+    mbarrier_expect(sums_barrier + threadIdx.x * 8,
+                    own * (parts - 1) * p.groups * kGroupBlocks * unit_sums_bytes(kTokens));
   }
+  __syncwarp();  // what follows is for whole warps
   if (clustered) cluster_arrive();
   if (kMulticast) cluster_wait();
 
@@ -166,19 +174,35 @@ __global__ void __launch_bounds__(kMaxGroups * 128 + 128, 1)
     const uint32_t factors = base + at.factors + warp * kFactorBytes;
     // Read anew in each step, they held up its last products: 3 % of 64 tokens.
     const int slot_weights = in_register(p.slot_weights), stages = uniform(in_register(p.stages));
+    // The warp's rows, and which of the steps of k are its.
+    int row_warp = warp, k_group = 0;
+    for (; kSplit && row_warp >= p.groups * kGroupBlocks; ++k_group) {
+      row_warp -= p.groups * kGroupBlocks;
+    }
+    slot = k_group;
+    const int slot_step = kSplit ? uniform(k_groups) : 1;
+    const auto next_slot_of_k_group = [&] {
+      if constexpr (!kSplit) return next_slot(stages);
+      slot += slot_step;
+      if (const int wrapped = slot - stages; wrapped >= 0) {
+        slot = wrapped;
+        parity ^= 1;
+      }
+    };
     // What ptxas makes of the loop depends on what it knows to be the warp's behind it.
     const int lane_warp = kTokens <= 32 ? warp : threadIdx.x / 32;
+    const int lane_row_warp = lane_warp - warp + row_warp;
     const auto release = [&](uint32_t barrier) {
       if constexpr (kMulticast) {
         if (lane < 2) mbarrier_arrive_at(barrier, lane);
       } else {
-        if (lane == 0) mbarrier_arrive(barrier);
+        if (lane < slot_step) mbarrier_arrive(barrier);  // all warps are expected to
       }
     };
-    const uint32_t lane_codes = base + at.weights + warp * kBlockBytes + lane * 16;
+    const uint32_t lane_codes = base + at.weights + row_warp * kBlockBytes + lane * 16;
     uint32_t scales_behind = kBlockCodeBytes + g * 16 - lane * 16;
     // Lane 0 is who uses it; the same in all lanes, it would take a register of the descriptors.
-    uint32_t lane_empty = kMulticast ? empty : empty + lane * 8;
+    uint32_t lane_empty = kMulticast || lane < slot_step ? empty : empty + lane * 8;
     uint32_t first_operand = operand_of(base + kRingAt);
     compute_now(scales_behind);
     compute_now(lane_empty);
@@ -191,16 +215,18 @@ __global__ void __launch_bounds__(kMaxGroups * 128 + 128, 1)
       const Tile tile(part.tile, work);
       const int groups = tile.groups / kTileBlocks;
       const int first_row = (tile.group + (kMulticast ? rank * groups : 0)) * kGroupRows;
-      if (is_lowered(kMaxGroups) && warp / kGroupBlocks >= groups) {  // has no rows of a lower tile
+      if (is_lowered(kMaxGroups) &&
+          row_warp / kGroupBlocks >= groups) {  // has no rows of a lower tile
 #pragma unroll 1
         for (int k = part.k_begin; k < part.k_end; ++k) {
           mbarrier_wait(full + slot * 8, parity);
+          __syncwarp();
           release(lane_empty + slot * 8);
           next_slot(stages);
         }
         continue;
       }
-      const int own_row = first_row + lane_warp * kBlockRows;
+      const int own_row = first_row + lane_row_warp * kBlockRows;
       __syncwarp();
       {
         const int of = own_row + lane % kBlockRows, last = (p.n - 1) / kBlockRows * kBlockRows + 15;
@@ -226,7 +252,7 @@ __global__ void __launch_bounds__(kMaxGroups * 128 + 128, 1)
       load_half(0);
       load_half(1);
       uint32_t before = spare_barrier;  // of the slot that the products under way may still read
-      int steps = part.k_end - part.k_begin;
+      int steps = (part.k_end - part.k_begin - k_group + k_groups - 1) >> k_groups_log2;
       bool more;
       do {
         // All lanes have read their weights, before one of them gives the slot back. In front of
@@ -254,7 +280,7 @@ __global__ void __launch_bounds__(kMaxGroups * 128 + 128, 1)
           }
           wgmma_commit();
           if (pair + kBatch == (kEarly ? 2 : 4)) {
-            next_slot(stages);
+            next_slot_of_k_group();
             if (more) {
               mbarrier_wait(full + slot * 8, parity);
               load_half(0);
@@ -318,18 +344,22 @@ __global__ void __launch_bounds__(kMaxGroups * 128 + 128, 1)
       const bool plain = p.plain;
       const int group_barrier = 2 + lane_warp / 4;
       const GroupUnits<kUnit> staged(p, units, threadIdx.x % 128, token, tokens,
-                                     first_row + lane_warp / 4 * kGroupRows);
+                                     first_row + lane_row_warp / 4 * kGroupRows);
       const auto write_warp_unit = [&](int u, const float* of_unit) {
         store_warp_unit<kUnit>(p, units + lane_warp % 4 * kWarpUnitBytes, lane, token + u * kUnit,
                                token + tokens, own_row, by, of_unit);
       };
-      if (kSplit && split > 1) {
+      if (kSplit && parts > 1) {
+        const int own_part = rank * k_groups + k_group;
         const SharedTile<kTokens> shared_tile = {
-            base + p.sums_at + lane_warp * unit_sums_bytes(kTokens) + lane * 16,
+            base + p.sums_at + lane_row_warp * unit_sums_bytes(kTokens) + lane * 16,
             sums_barrier,
-            split,
-            rank,
-            warps,
+            kSumsThere,
+            warps * 32,
+            parts,
+            own_part,
+            k_groups_log2,
+            p.groups * kGroupBlocks,
             p.own_units,
             units_of(token)};
         shared_tile.add_all(sum, [&](int u, int index, const float* of_unit) {
@@ -341,7 +371,7 @@ __global__ void __launch_bounds__(kMaxGroups * 128 + 128, 1)
         });
         if (plain) {
           barrier_sync(group_barrier, 128);
-          staged.template write<kStaged>(rank, split);
+          staged.template write<kStaged>(own_part, parts);
         }
       } else if (plain) {
         for_each<kTokens / kUnit / kStaged>([&]<int batch>() {

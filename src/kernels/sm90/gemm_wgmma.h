@@ -14,10 +14,11 @@ namespace nibble::sm90 {
 
 // One way to cut the work; see gemm_wgmma.cuh.
 struct WgmmaConfig {
-  int tokens;   // of a tile: 16, 32, 64, 128 or 256
-  int groups;   // multiplying warpgroups: 64 rows of a tile each
-  int split;    // blocks of a cluster that share a tile
-  int cluster;  // blocks of a cluster: split, or two for multicast
+  int tokens;    // of a tile: 16, 32, 64, 128 or 256
+  int groups;    // of 64 rows of a tile: a multiplying warpgroup each,
+  int k_groups;  // or two, that take turns at the steps of k
+  int split;     // blocks of a cluster that share a tile
+  int cluster;   // blocks of a cluster: split, or two for multicast
   bool
       stream;  // the tiles that don't come out even are cut into equal pieces of k; needs workspace
 };

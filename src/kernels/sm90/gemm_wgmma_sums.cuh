@@ -1,4 +1,5 @@
-// How the blocks of a cluster add up the tile that they share, each a part of its k.
+// How those add up a tile who share it, each a part of its k: k groups of warpgroups, and the
+// blocks of a cluster.
 #pragma once
 
 #include "kernels/cuda/async_copy.cuh"
@@ -7,36 +8,64 @@
 
 namespace nibble::sm90 {
 
-// A warp's side of it. Unit u of the tokens is block u % split's: the others leave their sums of it
-// in that block's shared memory, and it adds them in the order of blocks.
+// A warp's side of it. Part p is k group p % k_groups of block p / k_groups. Unit u of the tokens
+// is part u % parts': the others leave their sums of it in its shared memory, and it adds them in
+// their order.
 template <int kTokens>
 struct SharedTile {
   static constexpr int kUnits = kTokens / unit_tokens(kTokens);
   static constexpr int kSums = unit_tokens(kTokens) / 2;  // of a unit, a lane's
   static constexpr int kBytes = unit_sums_bytes(kTokens);
 
-  uint32_t sums;     // where the lane's sums of the first block's first unit are left
-  uint32_t barrier;  // that they arrive at
-  int split, rank, warps;
-  int own;    // units that a block has memory for
+  uint32_t sums;     // where the lane's sums of the first part's first unit are left for k group 0,
+  uint32_t barrier;  // and the barrier that they arrive at; in one block, `block_barrier` of all
+  int block_barrier, threads;
+  int parts, part, k_groups_log2;
+  int warps;  // of a k group
+  int own;    // units that a part has memory for
   int units;  // that have tokens
 
-  __device__ __forceinline__ uint32_t left_by(int from, int index) const {
-    return sums + (from * own + index) * warps * kBytes;
+  __device__ __forceinline__ int k_group_of(int p) const { return p & ((1 << k_groups_log2) - 1); }
+  __device__ __forceinline__ uint32_t barrier_of(int p) const {
+    return barrier + k_group_of(p) * 8;
+  }
+  __device__ __forceinline__ uint32_t left_by(int from, int owner, int index) const {
+    const int before = from - (from > owner) + k_group_of(owner) * (parts - 1);
+    return sums + (before * own + index) * warps * kBytes;
   }
 
   __device__ __forceinline__ void give(int owner, int index, const float* sum) const {
     using namespace nibble::cuda;
-    const uint32_t to = remote_address(left_by(rank - (rank > owner), index), owner);
-    const uint32_t to_barrier = remote_address(barrier, owner);
+    const uint32_t left = left_by(part, owner, index);
+    if (one_block()) {  // where there is no cluster, st.async is illegal
+#pragma unroll
+      for (int i = 0; i < kSums / 4; ++i) {
+        const float* s = sum + i * 4;
+        store_shared_16(left + i * 512, make_uint4(__float_as_uint(s[0]), __float_as_uint(s[1]),
+                                                   __float_as_uint(s[2]), __float_as_uint(s[3])));
+      }
+      return;
+    }
+    const int block = owner >> k_groups_log2;
+    const uint32_t to = remote_address(left, block);
+    const uint32_t to_barrier = remote_address(barrier_of(owner), block);
 #pragma unroll
     for (int i = 0; i < kSums / 4; ++i) store_remote(to + i * 512, sum + i * 4, to_barrier);
+  }
+
+  __device__ __forceinline__ bool one_block() const { return parts == 1 << k_groups_log2; }
+  __device__ __forceinline__ void wait_for_sums() const {
+    if (one_block()) {
+      cuda::barrier_sync(block_barrier, threads);
+    } else {
+      cuda::mbarrier_wait(barrier_of(part), 0);
+    }
   }
 
   __device__ __forceinline__ void add(int from, int index, float* sum) const {
 #pragma unroll
     for (int i = 0; i < kSums / 4; ++i) {
-      const float4 more = cuda::load_shared_f32x4(left_by(from, index) + i * 512);
+      const float4 more = cuda::load_shared_f32x4(left_by(from, part, index) + i * 512);
       sum[i * 4] += more.x;
       sum[i * 4 + 1] += more.y;
       sum[i * 4 + 2] += more.z;
@@ -44,11 +73,11 @@ struct SharedTile {
     }
   }
 
-  // Two blocks: each lane selects which half of its sums it keeps, so that no unit has a branch of
+  // Two parts: each lane selects which half of its sums it keeps, so that no unit has a branch of
   // its own, and what the other left is read at once.
   template <class Done>
   __device__ __forceinline__ void add_two(float* sum, Done done) const {
-    const bool second = rank != 0;
+    const bool second = part != 0;
     cuda::for_each<kUnits / 2>([&]<int i>() {
       float* const keep = sum + 2 * i * kSums;
       float* const given = keep + kSums;
@@ -60,34 +89,36 @@ struct SharedTile {
       }
       if (2 * i + !second < units) give(!second, i, given);
     });
-    cuda::mbarrier_wait(barrier, 0);
-    cuda::for_each<kUnits / 2>([&]<int i>() { add(0, i, sum + 2 * i * kSums); });
+    wait_for_sums();
+    cuda::for_each<kUnits / 2>([&]<int i>() { add(!second, i, sum + 2 * i * kSums); });
     cuda::for_each<kUnits / 2>([&]<int i>() { done(2 * i + second, i, sum + 2 * i * kSums); });
   }
 
-  // done(unit, index, its sums) for each unit that is the block's; of two blocks, also for those
+  // done(unit, index, its sums) for each unit that is the part's; of two parts, also for those
   // behind the last token.
   template <class Done>
   __device__ __forceinline__ void add_all(float* sum, Done done) const {
-    if (split == 2) return add_two(sum, done);
+    if (parts == 2) return add_two(sum, done);
     int owner = 0, index = 0;
     const auto next_unit = [&] {
-      if (++owner == split) {
+      if (++owner == parts) {
         owner = 0;
         ++index;
       }
     };
 #pragma unroll
     for (int u = 0; u < kUnits; ++u, next_unit()) {
-      if (u < units && owner != rank) give(owner, index, sum + u * kSums);
+      if (u < units && owner != part) give(owner, index, sum + u * kSums);
     }
-    cuda::mbarrier_wait(barrier, 0);
+    wait_for_sums();
     owner = index = 0;
 #pragma unroll
     for (int u = 0; u < kUnits; ++u, next_unit()) {
-      if (u >= units || owner != rank) continue;
+      if (u >= units || owner != part) continue;
 #pragma unroll 1
-      for (int from = 0; from < split - 1; ++from) add(from, index, sum + u * kSums);
+      for (int from = 0; from < parts; ++from) {
+        if (from != part) add(from, index, sum + u * kSums);
+      }
       done(u, index, sum + u * kSums);
     }
   }

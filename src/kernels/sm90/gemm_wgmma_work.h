@@ -24,27 +24,30 @@ NIBBLE_HD constexpr int staged_units(int tokens, int max_groups) {
 constexpr int kWarpUnitBytes = 16 * 16 * 2;  // where a warp writes its 16 rows out by itself
 constexpr int kFactorBytes = 2 * 16 * 4;     // alpha and bias of a warp's rows
 
-// Units of a shared tile that one of its blocks writes out, at most, and the bytes of the others'
-// sums for them.
-NIBBLE_HD constexpr int own_units(int tokens, int split) {
-  return (tokens / unit_tokens(tokens) + split - 1) / split;
+// Units of a tile shared by `parts` that one of them writes out, at most, and the bytes of the
+// others' sums for them.
+NIBBLE_HD constexpr int own_units(int tokens, int parts) {
+  return (tokens / unit_tokens(tokens) + parts - 1) / parts;
 }
 NIBBLE_HD constexpr int unit_sums_bytes(int tokens) {
   return unit_tokens(tokens) * 16 * 4;
 }  // a warp
-NIBBLE_HD constexpr int sums_bytes(int tokens, int groups, int split) {
-  return (split - 1) * own_units(tokens, split) * groups * kGroupBlocks * unit_sums_bytes(tokens);
+NIBBLE_HD constexpr int sums_bytes(int tokens, int groups, int parts) {
+  return (parts - 1) * own_units(tokens, parts) * groups * kGroupBlocks * unit_sums_bytes(tokens);
 }
 
 // Where things lie in a block's shared memory, in bytes. In front, known without a parameter, the
-// barriers: for each slot full and empty, and two more. Then the ring's activations and weights,
-// `sum_bytes` of other blocks' sums, the units that each warpgroup stages, factors for each warp.
+// barriers: for each slot full and empty, for each of the k groups one for sums, and one more. Then
+// the ring's activations and weights, `sum_bytes` of others' sums, the units that each of
+// `warpgroups` stages, factors for each of their warps.
 constexpr int kMaxStages = 12;
+constexpr int kMaxKGroups = 2;  // four never won
 constexpr int kRingAt = 1024;
 struct WgmmaShared {
   int slot_activations, slot_weights, weights, sums, units, group_units, factors, bytes;
 
-  NIBBLE_HD WgmmaShared(int tokens, int groups, int staged, int stages, int sum_bytes) {
+  NIBBLE_HD WgmmaShared(int tokens, int groups, int warpgroups, int staged, int stages,
+                        int sum_bytes) {
     slot_activations = tokens * kBlockK * 2;
     slot_weights = groups * kGroupBlocks * kBlockBytes;
     weights = kRingAt + stages * slot_activations;
@@ -52,8 +55,8 @@ struct WgmmaShared {
     units = sums + sum_bytes;
     const int written = unit_tokens(tokens) * staged * kGroupRows * 2;
     group_units = written < kGroupBlocks * kWarpUnitBytes ? kGroupBlocks * kWarpUnitBytes : written;
-    factors = units + groups * group_units;
-    bytes = factors + groups * kGroupBlocks * kFactorBytes;
+    factors = units + warpgroups * group_units;
+    bytes = factors + warpgroups * kGroupBlocks * kFactorBytes;
   }
 };
 
@@ -76,8 +79,8 @@ NIBBLE_HD constexpr bool is_streamed(int tokens, int max_groups) {
 // instructions longer, by what ptxas makes of it.)
 NIBBLE_HD constexpr bool is_lowered(int max_groups) { return max_groups > 2; }
 
-// Kernels whose tiles the blocks of a cluster can share: the sums of wider ones leave the ring too
-// few slots (192 rows x 128 tokens, by three blocks: three, 8 % slower).
+// Kernels whose tiles the blocks of a cluster, or k groups, can share: the sums of wider ones leave
+// the ring too few slots (192 rows x 128 tokens, by three blocks: three, 8 % slower).
 NIBBLE_HD constexpr bool is_shared(int tokens, int max_groups) {
   return tokens <= 64 || (tokens == 128 && max_groups <= 2);
 }
