@@ -45,7 +45,7 @@ class Timings:
                     c = {a: int(b) for a, b in (x.split("=") for x in name.split()[1:])}
                     alone = c["tile_n"] * c.get("cluster", 1) == GROUP_ROWS and "split_k" not in c
                     k_groups = c["tile_k"] // BLOCK_K
-                    lost = alone or k_groups > 2 or (k_groups > 1 and c["tile_m"] > 64)
+                    lost = alone or k_groups > 2 or (k_groups > 1 and c["tile_m"] > 32)
                     if c["tile_m"] < min(key[2], ONE_TILE) or lost:  # no candidates any more
                         continue
                     rows.append([*key, c["tile_m"], c["tile_n"], c.get("split_k", 0),

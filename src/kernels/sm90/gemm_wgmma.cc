@@ -55,8 +55,7 @@ std::vector<WgmmaConfig> all_configs() {
       for (const int split : kSplits) {
         if (split > 1 && pair > 1) continue;
         all.push_back({kernel.tokens, groups, 1, split, split * pair, false});
-        // Of 128 tokens, their sums leave the ring four slots: up to 40 % slower.
-        if (pair == 1 && groups % 2 == 0 && kernel.tokens <= 64) {
+        if (pair == 1 && groups % 2 == 0 && has_k_groups(kernel.tokens)) {
           all.push_back({kernel.tokens, groups / 2, 2, split, split, false});
         }
       }

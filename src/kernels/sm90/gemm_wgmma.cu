@@ -89,7 +89,7 @@ bool wgmma_fits(const WgmmaConfig& c, int64_t k) {
   const Variant* v = find(c);
   return v != nullptr && c.groups > 0 && c.split > 0 && c.cluster <= kMaxCluster &&
          std::has_single_bit(static_cast<unsigned>(c.k_groups)) && c.k_groups <= kMaxKGroups &&
-         (c.k_groups == 1 || (!multicast && !c.stream)) &&
+         (c.k_groups == 1 || (!multicast && !c.stream && has_k_groups(c.tokens))) &&
          (!multicast || (c.split == 1 && c.cluster == 2)) &&
          (!c.stream || (c.split == 1 && is_streamed(c.tokens, v->kernel.max_groups) &&
                         k_blocks(k) <= kMaxStreamBlocks)) &&

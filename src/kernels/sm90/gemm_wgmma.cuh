@@ -42,8 +42,9 @@ __global__ void __launch_bounds__(kMaxGroups * 128 + 128, 1)
   using namespace nibble::cuda;
   extern __shared__ __align__(1024) uint8_t shared[];
   constexpr bool kSplit = !kMulticast && is_shared(kTokens, kMaxGroups);
+  constexpr bool kKGroups = kSplit && has_k_groups(kTokens);
   const WgmmaWork& work = p.work;
-  const int split = kSplit ? work.split : 1, k_groups_log2 = kSplit ? p.k_groups_log2 : 0;
+  const int split = kSplit ? work.split : 1, k_groups_log2 = kKGroups ? p.k_groups_log2 : 0;
   const int k_groups = 1 << k_groups_log2, parts = split << k_groups_log2;
   constexpr int kStaged = staged_units(kTokens, kMaxGroups);
   static_assert(!kSplit || own_units(kTokens, 2) <= kStaged);
@@ -85,8 +86,8 @@ __global__ void __launch_bounds__(kMaxGroups * 128 + 128, 1)
       mbarrier_init(empty + slot * 8, warps * kTileBlocks);
     }
     if (warp == warps) {
-      for (int i = 0; i < (kSplit ? kMaxKGroups : 0); ++i) mbarrier_init(sums_barrier + i * 8, 1);
-      mbarrier_init(spare_barrier, warps * kTileBlocks);
+      for (int i = 0; i < (kKGroups ? kMaxKGroups : 1); ++i) mbarrier_init(sums_barrier + i * 8, 1);
+      mbarrier_init(spare_barrier, warps * kTileBlocks * kMaxKGroups);  // at most one phase
     }
     fence_mbarrier_init();
   }
@@ -176,13 +177,13 @@ __global__ void __launch_bounds__(kMaxGroups * 128 + 128, 1)
     const int slot_weights = in_register(p.slot_weights), stages = uniform(in_register(p.stages));
     // The warp's rows, and which of the steps of k are its.
     int row_warp = warp, k_group = 0;
-    for (; kSplit && row_warp >= p.groups * kGroupBlocks; ++k_group) {
+    for (; kKGroups && row_warp >= p.groups * kGroupBlocks; ++k_group) {
       row_warp -= p.groups * kGroupBlocks;
     }
     slot = k_group;
-    const int slot_step = kSplit ? uniform(k_groups) : 1;
+    const int slot_step = kKGroups ? uniform(k_groups) : 1;
     const auto next_slot_of_k_group = [&] {
-      if constexpr (!kSplit) return next_slot(stages);
+      if constexpr (!kKGroups) return next_slot(stages);
       slot += slot_step;
       if (const int wrapped = slot - stages; wrapped >= 0) {
         slot = wrapped;
