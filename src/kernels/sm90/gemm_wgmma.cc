@@ -96,7 +96,7 @@ std::span<const KernelConfig> candidates(const GemmDesc& d, const DeviceInfo& de
 constexpr double kFixedUs = 2.26;    // launch, first loads, output
 constexpr double kNextTileUs = 1.5;  // nothing is multiplied while a tile is written out
 constexpr double kReduceUs = 1.07;   // the sums of a tile that two blocks share,
-constexpr double kGroupsUs = 1.0;    // two k groups (1.2 by the fit: 10 % at worst, 8 with this),
+constexpr double kGroupsUs = 1.0;    // two k groups (1.2 by the fit: up to 10 % lost, with this 7),
 constexpr double kMorePartsUs = 0.261;  // of each part more,
 constexpr double kReduceNs = 3.9;       // a token of 64 rows that another part sums
 constexpr double kStreamUs = 1.11;      // a block's sums that come through L2,
