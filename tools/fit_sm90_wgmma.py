@@ -71,16 +71,13 @@ class Timings:
         waves = -(-all_groups // (groups * pair)) * tokens // workers
         built = KERNELS[int(self.tokens[i]), pair]
         lowered = next(most for most in built if most >= groups) > 2
-        if self.stream[i] or self.split[i] * self.k_groups[i] > 1 or waves == 0:
-            return 0
-        if not lowered or tokens > TOKEN_GROUP:
+        shared = self.stream[i] or self.split[i] * self.k_groups[i] > 1
+        if shared or waves == 0 or not lowered or tokens > TOKEN_GROUP:
             return 0
         whole = waves * workers // tokens
-        for low in range(1, groups):
-            rest = all_groups - whole * groups * pair
-            if rest > 0 and -(-rest // (low * pair)) * tokens <= (waves + 1) * workers - whole * tokens:
-                return low
-        return 0
+        rest, room = all_groups - whole * groups * pair, (waves + 1) * workers - whole * tokens
+        fitting = (low for low in range(1, groups) if -(-rest // (low * pair)) * tokens <= room)
+        return next(fitting, 0) if rest > 0 else 0
 
     def estimate(self, c: dict[str, float]) -> np.ndarray:
         """estimate_us, in microseconds."""
