@@ -4,8 +4,9 @@
     fit_sm90_wgmma.py FILE...    the JSON of bench_sm90_gemm, timed with --impl wgmma --top 40
 
 Least squares on relative errors by random steps, because the model takes maxima; candidates count
-less the slower they were timed. Prints the constants, and what choosing by them loses: by the fit to
-all layers, and for each layer by a fit to the others."""
+less the slower they were timed, and what a cell's choice loses counts besides: by errors alone the
+model chose 0.7 % slower kernels in the mean, 13 % at worst. Prints the constants, and what choosing
+by them loses: by the fit to all layers, and for each layer by a fit to the others."""
 
 import json
 import math
@@ -25,6 +26,7 @@ START = {"kFixedUs": 2.4, "kNextTileUs": 1.4, "kReduceUs": 1.0, "kGroupsUs": 0.5
          "kReduceNs": 6.5, "kStreamUs": 2.0, "kStreamNs": 8.0, "kMacsPerNs": 3200.0,
          "kWidenNs": 100.0, "kStepNs": 190.0, "kWideTile": 1.1, "kDramEfficiency": 0.73}
 STEPS_ALL, STEPS_LEFT_OUT = 15000, 4000
+CHOICE_WEIGHT = 4.0  # of what choices lose, beside the errors
 
 Layer = tuple[int, int]
 
@@ -45,8 +47,7 @@ class Timings:
                     c = {a: int(b) for a, b in (x.split("=") for x in name.split()[1:])}
                     alone = c["tile_n"] * c.get("cluster", 1) == GROUP_ROWS and "split_k" not in c
                     k_groups = c["tile_k"] // BLOCK_K
-                    lost = alone or k_groups > 2 or (k_groups > 1 and c["tile_m"] > 32)
-                    if c["tile_m"] < min(key[2], ONE_TILE) or lost:  # no candidates any more
+                    if c["tile_m"] < min(key[2], ONE_TILE) or alone:  # no candidates any more
                         continue
                     rows.append([*key, c["tile_m"], c["tile_n"], c.get("split_k", 0),
                                  c.get("cluster", 1), k_groups, us,
@@ -108,20 +109,32 @@ class Timings:
         reduce += 1e-3 * c["kReduceNs"] * outputs * (parts - 1) / parts
         return us + np.where(parts > 1, reduce, 0)
 
-    def off(self, constants: dict[str, float], used: np.ndarray) -> float:
+    def off(self, estimate: np.ndarray, used: np.ndarray) -> float:
         """Mean squared relative error."""
-        error = np.log(self.estimate(constants)[used] / self.us[used])
+        error = np.log(estimate[used] / self.us[used])
         return float((self.weights[used] * error**2).sum() / self.weights[used].sum())
+
+    def lost(self, estimate: np.ndarray, used: np.ndarray) -> float:
+        """Mean squared relative loss of the cells' choices."""
+        order = np.flatnonzero(used)
+        order = order[np.lexsort((estimate[order], self.cell[order]))]
+        _, first = np.unique(self.cell[order], return_index=True)
+        chosen = order[first]
+        return float(np.mean(np.log(self.us[chosen] / self.best[self.cell[chosen]]) ** 2))
+
+    def objective(self, constants: dict[str, float], used: np.ndarray) -> float:
+        estimate = self.estimate(constants)
+        return self.off(estimate, used) + CHOICE_WEIGHT * self.lost(estimate, used)
 
     def fit(self, start: dict[str, float], steps: int, used: np.ndarray) -> dict[str, float]:
         random = np.random.default_rng(0)
         names, best = list(start), dict(start)
-        least, size = self.off(best, used), 0.15
+        least, size = self.objective(best, used), 0.15
         for _ in range(steps):
             tried = dict(best)
             for name in random.choice(names, random.integers(1, 4), replace=False):
                 tried[name] *= math.exp(random.normal() * size)
-            found = self.off(tried, used)
+            found = self.objective(tried, used)
             if found < least:
                 best, least, size = tried, found, min(0.3, size * 1.1)
             else:
@@ -152,7 +165,7 @@ def main() -> None:
     for name, value in constants.items():
         print(f"{name} = {value:.3g}")
     print(f"{len(timings.us)} configurations, off by "
-          f"{100 * math.sqrt(timings.off(constants, everything)):.1f} % in the mean")
+          f"{100 * math.sqrt(timings.off(timings.estimate(constants), everything)):.1f} % in the mean")
     report("fitted to all", timings.losses(constants, None))
     left_out = []
     for layer in sorted({key[:2] for key in timings.keys}):

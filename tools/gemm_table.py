@@ -16,8 +16,8 @@ import sys
 from peers_table import geomean
 
 NOTE = ("us: the chosen configuration, timed in turns with cuBLAS and the others; pdl_us: the same "
-        "with programmatic dependent launch, the floor without. timed: every candidate that was "
-        "timed.")
+        "with programmatic dependent launch, the floor without; rested_us: after a pause of 20 ms "
+        "and one turn. timed: every candidate that was timed.")
 
 
 def row(m: int, cells: list[dict]) -> dict:
@@ -25,6 +25,7 @@ def row(m: int, cells: list[dict]) -> dict:
     cublas = [c["cublas_bf16_us"] / c["us"] for c in cells]
     best = [c["us"] / c["best_us"] for c in cells]
     figures = {"time / floor": geomean(floors), "worst of six": max(floors),
+               "rested": geomean([c["rested_us"] / c["floor_us"] for c in cells]),
                "with PDL": geomean([c["pdl_us"] / c["floor_us"] for c in cells]),
                "cuBLAS bf16 / time": geomean(cublas), "least of six": min(cublas),
                "chosen / best": geomean(best), "worst choice": max(best)}

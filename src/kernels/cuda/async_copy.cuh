@@ -167,6 +167,15 @@ __device__ __forceinline__ void tensor_copy(uint32_t to, const CUtensorMap* map,
       "l"(map), "r"(barrier), "r"(x), "r"(y)
       : "memory");
 }
+// A box of a 3-D one.
+__device__ __forceinline__ void tensor_copy(uint32_t to, const CUtensorMap* map, int x, int y,
+                                            int z, uint32_t barrier) {
+  asm volatile(
+      "cp.async.bulk.tensor.3d.shared::cluster.global.tile.mbarrier::complete_tx::bytes"
+      " [%0], [%1, {%3, %4, %5}], [%2];" ::"r"(to),
+      "l"(map), "r"(barrier), "r"(x), "r"(y), "r"(z)
+      : "memory");
+}
 // To the same place in every block of the cluster that `blocks` has a bit for.
 __device__ __forceinline__ void tensor_copy_multicast(uint32_t to, const CUtensorMap* map, int x,
                                                       int y, uint32_t barrier, uint16_t blocks) {

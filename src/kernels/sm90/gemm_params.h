@@ -56,7 +56,6 @@ struct WgmmaParams {
   WgmmaWork work;
   // Of a shared tile, see gemm_wgmma_work.h. (sums_at once more: worked out in the kernel, it
   // spills.)
-  int k_groups_log2;  // warpgroups that take turns at k
   int own_units, sum_bytes, sums_at;
   const float* row_alpha;
   Output out;

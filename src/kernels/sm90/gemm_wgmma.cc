@@ -43,21 +43,19 @@ WgmmaConfig from_table(const KernelConfig& c) {
 std::vector<WgmmaConfig> all_configs() {
   std::vector<WgmmaConfig> all;
   for (const WgmmaKernel& kernel : wgmma_kernels()) {
-    for (int groups = 1; groups <= kernel.max_groups; ++groups) {
+    const int pair = kernel.multicast ? 2 : 1;
+    for (int groups = 1; groups * kernel.k_groups <= kernel.max_groups; ++groups) {
       const bool known = std::ranges::any_of(all, [&](const WgmmaConfig& c) {
-        return c.tokens == kernel.tokens && c.groups * c.k_groups == groups && !kernel.multicast;
+        return c.tokens == kernel.tokens && c.groups == groups && c.k_groups == kernel.k_groups &&
+               pair == 1;
       });
       if (known) continue;
-      const int pair = kernel.multicast ? 2 : 1;
       // Alone, 64 rows read too many activations for a GEMM that is cut for its length: up to half
       // of the time lost.
-      if (groups * pair > 1) all.push_back({kernel.tokens, groups, 1, 1, pair, true});
+      if (groups * pair > 1) all.push_back({kernel.tokens, groups, kernel.k_groups, 1, pair, true});
       for (const int split : kSplits) {
         if (split > 1 && pair > 1) continue;
-        all.push_back({kernel.tokens, groups, 1, split, split * pair, false});
-        if (pair == 1 && groups % 2 == 0 && has_k_groups(kernel.tokens)) {
-          all.push_back({kernel.tokens, groups / 2, 2, split, split, false});
-        }
+        all.push_back({kernel.tokens, groups, kernel.k_groups, split, split * pair, false});
       }
     }
   }
@@ -89,23 +87,23 @@ std::span<const KernelConfig> candidates(const GemmDesc& d, const DeviceInfo& de
   return fitting;
 }
 
-// By tools/fit_sm90_wgmma.py from timings of bench_sm90_gemm on an H200: 16 layers, m = 16 to 1024,
-// 2015 configurations (5.3 % off in the mean, the fast ones counting most). By a fit without a
-// layer, what is chosen for it is 0.7 % slower than the best candidate (geometric mean; 13 % at
-// worst, 7168 x 2048 at m = 16). What runs beside each other adds up as the root of squares.
-constexpr double kFixedUs = 2.26;    // launch, first loads, output
-constexpr double kNextTileUs = 1.5;  // nothing is multiplied while a tile is written out
-constexpr double kReduceUs = 1.07;   // the sums of a tile that two blocks share,
-constexpr double kGroupsUs = 1.0;    // two k groups (1.2 by the fit: up to 10 % lost, with this 7),
-constexpr double kMorePartsUs = 0.261;  // of each part more,
-constexpr double kReduceNs = 3.9;       // a token of 64 rows that another part sums
-constexpr double kStreamUs = 1.11;      // a block's sums that come through L2,
-constexpr double kStreamNs = 12.0;      // a token of 64 rows of them
-constexpr double kMacsPerNs = 3150.0;   // of a multiprocessor's tensor cores
-constexpr double kWidenNs = 132.0;      // 64 rows x 128 of k, with reading them
-constexpr double kStepNs = 200.0;       // 128 of k, however few rows
-constexpr double kWideTile = 1.08;      // 256 tokens: too few registers to hide what is read
-constexpr double kDramEfficiency = 0.795;
+// By tools/fit_sm90_wgmma.py from timings of bench_sm90_gemm on an H200: 18 layers, m = 16 to 1024.
+// By a fit without a layer, what is chosen for it is 0.3 % slower than the best candidate
+// (geometric mean; 4.8 % at worst, as with the fit to all). What runs beside each other adds up as
+// the root of squares.
+constexpr double kFixedUs = 2.15;      // launch, first loads, output
+constexpr double kNextTileUs = 1.35;   // nothing is multiplied while a tile is written out
+constexpr double kReduceUs = 0.906;    // the sums of a tile that two blocks share,
+constexpr double kGroupsUs = 0.686;    // two k groups,
+constexpr double kMorePartsUs = 0.27;  // of each part more,
+constexpr double kReduceNs = 5.41;     // a token of 64 rows that another part sums
+constexpr double kStreamUs = 1.12;     // a block's sums that come through L2,
+constexpr double kStreamNs = 12.4;     // a token of 64 rows of them
+constexpr double kMacsPerNs = 3130.0;  // of a multiprocessor's tensor cores
+constexpr double kWidenNs = 133.0;     // 64 rows x 128 of k, with reading them
+constexpr double kStepNs = 194.0;      // 128 of k, however few rows
+constexpr double kWideTile = 1.1;      // 256 tokens: too few registers to hide what is read
+constexpr double kDramEfficiency = 0.797;
 
 double estimate_us(const GemmDesc& d, const KernelConfig& config, const DeviceInfo& device) {
   const WgmmaConfig c = from_table(config);

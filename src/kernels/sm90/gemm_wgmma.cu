@@ -1,7 +1,6 @@
 #include <algorithm>
 #include <array>
 #include <atomic>
-#include <bit>
 #include <random>
 
 #include "base/cuda_check.h"
@@ -24,22 +23,25 @@ struct Variant {
   WgmmaKernel kernel;
   Kernel bf16, f16;
 };
-template <int kTokens, int kMaxGroups, bool kMulticast = false>
+template <int kTokens, int kMaxGroups, int kKGroups = 1, bool kMulticast = false>
 constexpr Variant variant() {
-  return {{kTokens, kMaxGroups, kMulticast},
-          wgmma_gemm<kTokens, kMaxGroups, kMulticast, Wide::kBF16>,
-          wgmma_gemm<kTokens, kMaxGroups, kMulticast, Wide::kF16>};
+  return {{kTokens, kMaxGroups, kKGroups, kMulticast},
+          wgmma_gemm<kTokens, kMaxGroups, kKGroups, kMulticast, Wide::kBF16>,
+          wgmma_gemm<kTokens, kMaxGroups, kKGroups, kMulticast, Wide::kF16>};
 }
 // In the order of preference: the first with room for a config's groups takes it.
 const Variant kVariants[] = {
-    variant<16, 5>(),       variant<32, 5>(),        variant<64, 2>(),        variant<64, 4>(),
-    variant<64, 5>(),       variant<128, 2>(),       variant<128, 3>(),       variant<128, 4>(),
-    variant<64, 2, true>(), variant<128, 4, true>(), variant<256, 2, true>(),
+    variant<16, 5>(),           variant<32, 5>(),           variant<64, 2>(),
+    variant<64, 4>(),           variant<64, 5>(),           variant<128, 2>(),
+    variant<128, 3>(),          variant<128, 4>(),          variant<16, 4, 2>(),
+    variant<32, 4, 2>(),        variant<64, 2, 2>(),        variant<64, 2, 1, true>(),
+    variant<128, 4, 1, true>(), variant<256, 2, 1, true>(),
 };
 
 const Variant* find(const WgmmaConfig& c) {
   for (const Variant& v : kVariants) {
-    if (v.kernel.tokens == c.tokens && c.groups * c.k_groups <= v.kernel.max_groups &&
+    if (v.kernel.tokens == c.tokens && v.kernel.k_groups == c.k_groups &&
+        c.groups * c.k_groups <= v.kernel.max_groups &&
         v.kernel.multicast == (c.cluster != c.split)) {
       return &v;
     }
@@ -88,10 +90,8 @@ bool wgmma_fits(const WgmmaConfig& c, int64_t k) {
   const bool multicast = c.cluster != c.split;
   const Variant* v = find(c);
   return v != nullptr && c.groups > 0 && c.split > 0 && c.cluster <= kMaxCluster &&
-         std::has_single_bit(static_cast<unsigned>(c.k_groups)) && c.k_groups <= kMaxKGroups &&
-         (c.k_groups == 1 || (!multicast && !c.stream && has_k_groups(c.tokens))) &&
          (!multicast || (c.split == 1 && c.cluster == 2)) &&
-         (!c.stream || (c.split == 1 && is_streamed(c.tokens, v->kernel.max_groups) &&
+         (!c.stream || (c.split * c.k_groups == 1 && is_streamed(c.tokens, v->kernel.max_groups) &&
                         k_blocks(k) <= kMaxStreamBlocks)) &&
          (c.split * c.k_groups == 1 || is_shared(c.tokens, v->kernel.max_groups)) &&
          c.cluster / c.split * c.groups * kGroupBlocks <= kTailBytes / kBlockBytes &&
@@ -122,7 +122,6 @@ void launch_wgmma(const WgmmaParams& params, const uint16_t* a, int64_t a_row_by
                   const WgmmaConfig& c, void* workspace, Stream stream) {
   WgmmaParams p = params;
   p.groups = c.groups;
-  p.k_groups_log2 = std::countr_zero(static_cast<unsigned>(c.k_groups));
   p.stages = wgmma_stages(c);
   const bool multicast = c.cluster != c.split;
   int sms = 0;
@@ -156,8 +155,9 @@ void launch_wgmma(const WgmmaParams& params, const uint16_t* a, int64_t a_row_by
   if (stream.load) {
     cuda::load_tensor_map_encoder();
   } else {
-    activations =
-        cuda::tensor_map_16bit(a, p.m, p.k, a_row_bytes, cut.tile_tokens / (multicast ? 2 : 1));
+    const bool pairs = !multicast && copies_pairs(c.tokens, cut.tile_tokens, p.k);
+    activations = (pairs ? cuda::tensor_map_16bit_pairs : cuda::tensor_map_16bit)(
+        a, p.m, p.k, a_row_bytes, cut.tile_tokens / (multicast ? 2 : 1));
   }
   cuda::launch({.grid = static_cast<unsigned>(clusters * c.cluster),
                 .block = static_cast<unsigned>(c.groups * c.k_groups * 128 + 128),

@@ -1,19 +1,15 @@
-// The prefill GEMM: from about 16 tokens up, where the tensor cores' time counts beside the
-// reading.
+// The prefill GEMM: from about 16 tokens up, where the tensor cores' time counts too.
 //
 // D is computed transposed: a tile is 64 rows of weights for each multiplying warpgroup x kTokens
 // tokens. The weights are widened in registers and are wgmma's A operand; the activations are B,
-// from shared memory. One warpgroup copies: a thread of it the weights, as one piece of memory
-// for each 128 of k, another the activations, as boxes of 64 k x kTokens, both into a ring of
-// slots.
+// from shared memory. One warpgroup copies, into a ring of slots: a thread of it the weights, one
+// piece of memory for each 128 of k, another the activations, as boxes of 64 k x kTokens.
 //
 // A block walks over whole tiles, or, where there are few (split > 1), a cluster shares one tile,
-// each block a part of k: units of tokens go round the blocks, each keeps its own sums of those
-// that it writes out, and adds the others', which come by st.async, in the order of blocks. Or
-// (kMulticast) two blocks side by side have different rows and the same tokens, and each copies
-// half of them to both. Of one tile a block can also have two k groups of warpgroups, with the same
-// rows and every other step of k: one warpgroup alone leaves the tensor cores idle half of the
-// time. They add their sums up like blocks do (gemm_wgmma_sums.cuh).
+// each block a part of k (gemm_wgmma_sums.cuh). Or (kMulticast) two blocks side by side have
+// different rows and the same tokens, and each copies half of them to both. Of one tile a block can
+// also have two k groups of warpgroups (kKGroups), with the same rows and every other step of k:
+// one warpgroup alone leaves the tensor cores idle half of the time.
 //
 // Whole tiles rarely come out even. Then the last rows are cut into lower tiles, of which the upper
 // warpgroups have none (WgmmaTiles); or the k of the first stream_tiles tiles, laid end to end, is
@@ -21,7 +17,7 @@
 // the workspace for the block that began the tile, which adds them in order.
 //
 // What lost: that for few tiles too (sums through L2 take 4 us of a GEMM), one copying thread for
-// both operands, two blocks a multiprocessor, ping-pong of the warpgroups.
+// both operands, two for each (0.2 us with k groups), two blocks a multiprocessor, ping-pong.
 #pragma once
 
 #include "kernels/cuda/async_copy.cuh"
@@ -35,23 +31,22 @@ namespace nibble::sm90 {
 // The loop over k is limited by the instructions that a warp issues, 1.1 to 1.3 clocks for each
 // beside products, whatever they are; half of them widen. What its others cost, and what ptxas
 // makes of them, is why it is written as it is: 180 to 204 instructions a step of 128 k became 155
-// to 174, and 64 tokens take 6 to 12 % less time, 16 and 32 tokens 4 to 9.
-template <int kTokens, int kMaxGroups, bool kMulticast, Wide kWide>
+// to 163, and 16 to 64 tokens take 6 to 15 % less time. sm90_sass_test counts them.
+template <int kTokens, int kMaxGroups, int kKGroups, bool kMulticast, Wide kWide>
 __global__ void __launch_bounds__(kMaxGroups * 128 + 128, 1)
     wgmma_gemm(const __grid_constant__ CUtensorMap activations, const WgmmaParams p) {
   using namespace nibble::cuda;
   extern __shared__ __align__(1024) uint8_t shared[];
   constexpr bool kSplit = !kMulticast && is_shared(kTokens, kMaxGroups);
-  constexpr bool kKGroups = kSplit && has_k_groups(kTokens);
+  static_assert(kKGroups == 1 || kSplit);
   const WgmmaWork& work = p.work;
-  const int split = kSplit ? work.split : 1, k_groups_log2 = kKGroups ? p.k_groups_log2 : 0;
-  const int k_groups = 1 << k_groups_log2, parts = split << k_groups_log2;
+  const int split = kSplit ? work.split : 1, parts = split * kKGroups;
   constexpr int kStaged = staged_units(kTokens, kMaxGroups);
   static_assert(!kSplit || own_units(kTokens, 2) <= kStaged);
   const uint32_t base = shared_address(shared);
   const uint32_t full = base, empty = full + kMaxStages * 8;
   const uint32_t sums_barrier = empty + kMaxStages * 8;
-  const uint32_t spare_barrier = sums_barrier + kMaxKGroups * 8;
+  const uint32_t spare_barrier = sums_barrier + kKGroups * 8;
   // No parameter to wait for: a line of them that the constant cache lacks takes 110 clocks, and
   // the barriers' addresses would have needed three.
   const int warp = uniform(threadIdx.x / 32), lane = threadIdx.x % 32;
@@ -60,17 +55,20 @@ __global__ void __launch_bounds__(kMaxGroups * 128 + 128, 1)
   constexpr int kTileBlocks = kMulticast ? 2 : 1;  // blocks whose tiles are handed out together
   const bool clustered = kMulticast || split > 1;
   const int rank = cluster_rank(), worker = cluster_index();
-  constexpr bool kStream = is_streamed(kTokens, kMaxGroups);
+  constexpr bool kStream = kKGroups == 1 && is_streamed(kTokens, kMaxGroups);
+  constexpr bool kLower = kKGroups == 1 && is_lowered(kMaxGroups);
   constexpr int kSumsThere = 1, kSumsLeft = 7;  // barriers; 2 + group is a warpgroup's
   // Pairs of k16 steps that are widened and then multiplied together, while the ones before are
-  // under way. Two took 3 % less than one where registers last; deeper queues of one lost 1 to
-  // 5 %.
+  // under way. Two took 3 % less than one where registers last.
   constexpr int kBatch = kTokens <= 32 ? 2 : 1;
-  // The next step's first weights are read in the middle of a step, where few warps hide that they
-  // take time: one or two warpgroups are 1 to 8 % faster, three and more 1 to 2 % slower.
-  constexpr bool kEarly = kMaxGroups <= 2 && !kMulticast;
+  // One or two warpgroups hide little: they wait for the pair before only when they have widened
+  // the next (3 to 6 % faster; more warpgroups 1 to 3 % slower; in batches of two, ptxas would then
+  // write registers that products still read: sm90_sass_test), and read the next step's first
+  // weights in the middle of a step (1 to 8 %; three and four 1 to 2 % slower, five 2 % faster).
+  constexpr bool kFew = kMaxGroups <= 2 && kTokens >= 64 && !kMulticast;
+  constexpr bool kEarly = (kFew && kKGroups == 1) || (kTokens == 64 && kMaxGroups == 5);
   using Parts = WgmmaParts<kStream>;
-  using Tile = WgmmaTile<is_lowered(kMaxGroups)>;
+  using Tile = WgmmaTile<kLower>;
   // Of a shared tile, unit u is written out by block u % split of the cluster.
   constexpr int kUnit = unit_tokens(kTokens);
   const auto units_of = [&](int token) {
@@ -83,19 +81,19 @@ __global__ void __launch_bounds__(kMaxGroups * 128 + 128, 1)
     if (warp == warps + 1) prefetch_tensor_map(&activations);
     for (int slot = warp; slot < kMaxStages; slot += warps + 4) {
       mbarrier_init(full + slot * 8, 2);  // the two copying threads
-      mbarrier_init(empty + slot * 8, warps * kTileBlocks);
+      mbarrier_init(empty + slot * 8, warps / kKGroups * kTileBlocks);
     }
     if (warp == warps) {
-      for (int i = 0; i < (kKGroups ? kMaxKGroups : 1); ++i) mbarrier_init(sums_barrier + i * 8, 1);
-      mbarrier_init(spare_barrier, warps * kTileBlocks * kMaxKGroups);  // at most one phase
+      for (int i = 0; i < kKGroups; ++i) mbarrier_init(sums_barrier + i * 8, 1);
+      mbarrier_init(spare_barrier, 1 << 19);  // nobody waits for it
     }
     fence_mbarrier_init();
   }
   __syncthreads();
-  if (split > 1 && threadIdx.x < k_groups) {
+  if (split > 1 && threadIdx.x < kKGroups) {
     int own = 0;
     const int units = units_of(Tile(worker, work).token);
-    for (int u = rank * k_groups + threadIdx.x; u < units; u += parts) ++own;
+    for (int u = rank * kKGroups + threadIdx.x; u < units; u += parts) ++own;
     mbarrier_expect(sums_barrier + threadIdx.x * 8,
                     own * (parts - 1) * p.groups * kGroupBlocks * unit_sums_bytes(kTokens));
   }
@@ -135,6 +133,7 @@ __global__ void __launch_bounds__(kMaxGroups * 128 + 128, 1)
       let_next_kernel_start();
     } else if (warp == warps + 1 && lane == 0) {
       const int share = work.tile_tokens / kTileBlocks;  // tokens that this block copies
+      const bool pairs = copies_pairs(kTokens, work.tile_tokens, p.k);
       wait_for_previous_kernel();
 #pragma unroll 1
       while (part.next(work, kSplit ? rank : 0)) {
@@ -144,15 +143,19 @@ __global__ void __launch_bounds__(kMaxGroups * 128 + 128, 1)
         for (int k = part.k_begin; k < part.k_end; ++k) {
           mbarrier_wait(empty + slot * 8, parity);
           mbarrier_expect(full + slot * 8, work.tile_tokens * kBlockK * 2);
+          const uint32_t to = base + kRingAt + slot * at.slot_activations;
+          if (!kMulticast && pairs) {
+            tensor_copy(to, &activations, 0, tile.token, k * 2, full + slot * 8);
+          } else {
 #pragma unroll
-          for (int box = 0; box < 2; ++box) {
-            const uint32_t to =
-                base + kRingAt + slot * at.slot_activations + (box * kTokens + half) * 128;
-            const int x = k * kBlockK + box * 64, y = tile.token + half;
-            if constexpr (kMulticast) {
-              tensor_copy_multicast(to, &activations, x, y, full + slot * 8, 3);
-            } else {
-              tensor_copy(to, &activations, x, y, full + slot * 8);
+            for (int box = 0; box < 2; ++box) {
+              const uint32_t to_box = to + (box * kTokens + half) * 128;
+              const int x = k * kBlockK + box * 64, y = tile.token + half;
+              if constexpr (kMulticast) {
+                tensor_copy_multicast(to_box, &activations, x, y, full + slot * 8, 3);
+              } else {
+                tensor_copy(to_box, &activations, x, y, full + slot * 8);
+              }
             }
           }
           next_slot(p.stages);
@@ -175,35 +178,29 @@ __global__ void __launch_bounds__(kMaxGroups * 128 + 128, 1)
     const uint32_t factors = base + at.factors + warp * kFactorBytes;
     // Read anew in each step, they held up its last products: 3 % of 64 tokens.
     const int slot_weights = in_register(p.slot_weights), stages = uniform(in_register(p.stages));
-    // The warp's rows, and which of the steps of k are its.
-    int row_warp = warp, k_group = 0;
-    for (; kKGroups && row_warp >= p.groups * kGroupBlocks; ++k_group) {
-      row_warp -= p.groups * kGroupBlocks;
-    }
+    // The warp's rows; and which steps of k are its.
+    const int k_group = kKGroups > 1 && warp >= p.groups * kGroupBlocks;
+    const int row_warp = warp - k_group * p.groups * kGroupBlocks;
     slot = k_group;
-    const int slot_step = kKGroups ? uniform(k_groups) : 1;
     const auto next_slot_of_k_group = [&] {
-      if constexpr (!kKGroups) return next_slot(stages);
-      slot += slot_step;
+      if constexpr (kKGroups == 1) return next_slot(stages);
+      slot += kKGroups;
       if (const int wrapped = slot - stages; wrapped >= 0) {
         slot = wrapped;
         parity ^= 1;
       }
     };
-    // What ptxas makes of the loop depends on what it knows to be the warp's behind it.
-    const int lane_warp = kTokens <= 32 ? warp : threadIdx.x / 32;
-    const int lane_row_warp = lane_warp - warp + row_warp;
     const auto release = [&](uint32_t barrier) {
       if constexpr (kMulticast) {
         if (lane < 2) mbarrier_arrive_at(barrier, lane);
       } else {
-        if (lane < slot_step) mbarrier_arrive(barrier);  // all warps are expected to
+        if (lane == 0) mbarrier_arrive(barrier);
       }
     };
     const uint32_t lane_codes = base + at.weights + row_warp * kBlockBytes + lane * 16;
     uint32_t scales_behind = kBlockCodeBytes + g * 16 - lane * 16;
     // Lane 0 is who uses it; the same in all lanes, it would take a register of the descriptors.
-    uint32_t lane_empty = kMulticast || lane < slot_step ? empty : empty + lane * 8;
+    uint32_t lane_empty = kMulticast ? empty : empty + lane * 8;
     uint32_t first_operand = operand_of(base + kRingAt);
     compute_now(scales_behind);
     compute_now(lane_empty);
@@ -216,8 +213,7 @@ __global__ void __launch_bounds__(kMaxGroups * 128 + 128, 1)
       const Tile tile(part.tile, work);
       const int groups = tile.groups / kTileBlocks;
       const int first_row = (tile.group + (kMulticast ? rank * groups : 0)) * kGroupRows;
-      if (is_lowered(kMaxGroups) &&
-          row_warp / kGroupBlocks >= groups) {  // has no rows of a lower tile
+      if (kLower && warp / kGroupBlocks >= groups) {  // has no rows of a lower tile
 #pragma unroll 1
         for (int k = part.k_begin; k < part.k_end; ++k) {
           mbarrier_wait(full + slot * 8, parity);
@@ -227,7 +223,7 @@ __global__ void __launch_bounds__(kMaxGroups * 128 + 128, 1)
         }
         continue;
       }
-      const int own_row = first_row + lane_row_warp * kBlockRows;
+      const int own_row = first_row + row_warp * kBlockRows;
       __syncwarp();
       {
         const int of = own_row + lane % kBlockRows, last = (p.n - 1) / kBlockRows * kBlockRows + 15;
@@ -253,7 +249,7 @@ __global__ void __launch_bounds__(kMaxGroups * 128 + 128, 1)
       load_half(0);
       load_half(1);
       uint32_t before = spare_barrier;  // of the slot that the products under way may still read
-      int steps = (part.k_end - part.k_begin - k_group + k_groups - 1) >> k_groups_log2;
+      int steps = (part.k_end - part.k_begin - k_group + kKGroups - 1) / kKGroups;
       bool more;
       do {
         // All lanes have read their weights, before one of them gives the slot back. In front of
@@ -269,7 +265,12 @@ __global__ void __launch_bounds__(kMaxGroups * 128 + 128, 1)
           for (int i = 0; i < kBatch; ++i) {
             const int of = pair + i;
             const uint4& c = codes[of / 2];
-            widen_pair<kWide>(of % 2 ? c.z : c.x, of % 2 ? c.w : c.y, (&scales.x)[of], a[i]);
+            widen_pair<kWide, kFew>(of % 2 ? c.z : c.x, of % 2 ? c.w : c.y, (&scales.x)[of], a[i]);
+          }
+          if (kEarly && pair + kBatch == 4 && more) load_half(1);
+          if (kFew) {
+            wgmma_wait<1>();
+            if (pair == kBatch) release(before);
           }
           wgmma_fence();
 #pragma unroll
@@ -288,9 +289,10 @@ __global__ void __launch_bounds__(kMaxGroups * 128 + 128, 1)
               if (!kEarly) load_half(1);
             }
           }
-          if (kEarly && pair + kBatch == 4 && more) load_half(1);
-          wgmma_wait<1>();
-          if (pair == 0) release(before);
+          if (!kFew) {
+            wgmma_wait<1>();
+            if (pair == 0) release(before);
+          }
         }
         before = own;
       } while (more);
@@ -341,25 +343,24 @@ __global__ void __launch_bounds__(kMaxGroups * 128 + 128, 1)
       const Factors by = {
           {load_shared_f32(factors + g * 4) * scale, load_shared_f32(factors + g * 4 + 32) * scale},
           {load_shared_f32(factors + g * 4 + 64), load_shared_f32(factors + g * 4 + 96)}};
-      const uint32_t units = base + at.units + lane_warp / 4 * at.group_units;
+      const uint32_t units = base + at.units + warp / 4 * at.group_units;
       const bool plain = p.plain;
-      const int group_barrier = 2 + lane_warp / 4;
+      const int group_barrier = 2 + warp / 4;
       const GroupUnits<kUnit> staged(p, units, threadIdx.x % 128, token, tokens,
-                                     first_row + lane_row_warp / 4 * kGroupRows);
+                                     first_row + row_warp / 4 * kGroupRows);
       const auto write_warp_unit = [&](int u, const float* of_unit) {
-        store_warp_unit<kUnit>(p, units + lane_warp % 4 * kWarpUnitBytes, lane, token + u * kUnit,
+        store_warp_unit<kUnit>(p, units + warp % 4 * kWarpUnitBytes, lane, token + u * kUnit,
                                token + tokens, own_row, by, of_unit);
       };
       if (kSplit && parts > 1) {
-        const int own_part = rank * k_groups + k_group;
-        const SharedTile<kTokens> shared_tile = {
-            base + p.sums_at + lane_row_warp * unit_sums_bytes(kTokens) + lane * 16,
+        const int own_part = rank * kKGroups + k_group;
+        const SharedTile<kTokens, kKGroups> shared_tile = {
+            base + p.sums_at + row_warp * unit_sums_bytes(kTokens) + lane * 16,
             sums_barrier,
             kSumsThere,
             warps * 32,
             parts,
             own_part,
-            k_groups_log2,
             p.groups * kGroupBlocks,
             p.own_units,
             units_of(token)};
@@ -387,8 +388,7 @@ __global__ void __launch_bounds__(kMaxGroups * 128 + 128, 1)
       }
     }
   }
-  // Nobody leaves while another block may still copy to it or arrive at its barriers. (Of a shared
-  // tile's blocks, who has sums to come waits for them.)
+  // Nobody leaves while another block may still copy to it. (A shared tile's sums are waited for.)
   if constexpr (kMulticast) {
     __syncwarp();
     cluster_arrive();

@@ -23,9 +23,10 @@ struct WgmmaConfig {
       stream;  // the tiles that don't come out even are cut into equal pieces of k; needs workspace
 };
 
-// What is built: the most groups for each number of tokens and cluster (2: multicast, else 1).
+// What is built: the most warpgroups for each number of tokens, k groups and cluster (two:
+// multicast, else one).
 struct WgmmaKernel {
-  int tokens, max_groups;
+  int tokens, max_groups, k_groups;
   bool multicast;
 };
 std::span<const WgmmaKernel> wgmma_kernels();

@@ -8,10 +8,10 @@
 
 namespace nibble::sm90 {
 
-// A warp's side of it. Part p is k group p % k_groups of block p / k_groups. Unit u of the tokens
-// is part u % parts': the others leave their sums of it in its shared memory, and it adds them in
-// their order.
-template <int kTokens>
+// A warp's side of it. Part p is k group p % kKGroups of block p / kKGroups. Unit u of the tokens
+// is part u % parts': the others leave their sums of it in its shared memory (by st.async from
+// another block), and it adds them in their order.
+template <int kTokens, int kKGroups>
 struct SharedTile {
   static constexpr int kUnits = kTokens / unit_tokens(kTokens);
   static constexpr int kSums = unit_tokens(kTokens) / 2;  // of a unit, a lane's
@@ -20,12 +20,12 @@ struct SharedTile {
   uint32_t sums;     // where the lane's sums of the first part's first unit are left for k group 0,
   uint32_t barrier;  // and the barrier that they arrive at; in one block, `block_barrier` of all
   int block_barrier, threads;
-  int parts, part, k_groups_log2;
+  int parts, part;
   int warps;  // of a k group
   int own;    // units that a part has memory for
   int units;  // that have tokens
 
-  __device__ __forceinline__ int k_group_of(int p) const { return p & ((1 << k_groups_log2) - 1); }
+  __device__ __forceinline__ int k_group_of(int p) const { return p % kKGroups; }
   __device__ __forceinline__ uint32_t barrier_of(int p) const {
     return barrier + k_group_of(p) * 8;
   }
@@ -46,14 +46,14 @@ struct SharedTile {
       }
       return;
     }
-    const int block = owner >> k_groups_log2;
+    const int block = owner / kKGroups;
     const uint32_t to = remote_address(left, block);
     const uint32_t to_barrier = remote_address(barrier_of(owner), block);
 #pragma unroll
     for (int i = 0; i < kSums / 4; ++i) store_remote(to + i * 512, sum + i * 4, to_barrier);
   }
 
-  __device__ __forceinline__ bool one_block() const { return parts == 1 << k_groups_log2; }
+  __device__ __forceinline__ bool one_block() const { return kKGroups > 1 && parts == kKGroups; }
   __device__ __forceinline__ void wait_for_sums() const {
     if (one_block()) {
       cuda::barrier_sync(block_barrier, threads);

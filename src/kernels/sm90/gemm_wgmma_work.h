@@ -41,7 +41,6 @@ NIBBLE_HD constexpr int sums_bytes(int tokens, int groups, int parts) {
 // the ring's activations and weights, `sum_bytes` of others' sums, the units that each of
 // `warpgroups` stages, factors for each of their warps.
 constexpr int kMaxStages = 12;
-constexpr int kMaxKGroups = 2;  // four never won
 constexpr int kRingAt = 1024;
 struct WgmmaShared {
   int slot_activations, slot_weights, weights, sums, units, group_units, factors, bytes;
@@ -60,9 +59,11 @@ struct WgmmaShared {
   }
 };
 
-// Kernels whose warpgroups may take turns at k. What that adds to the loop costs those of 64 tokens
-// what it gains them (3 to 6 %); of 128, the sums leave the ring four slots: up to 40 % slower.
-NIBBLE_HD constexpr bool has_k_groups(int tokens) { return tokens <= 32; }
+// Whether one copy brings a slot's activations: both boxes of 64 k. Half as many copies for the
+// thread that issues them.
+NIBBLE_HD constexpr bool copies_pairs(int tokens, int tile_tokens, int k) {
+  return tile_tokens == tokens && k % 64 == 0;
+}
 
 // Registers of a thread at the start, and of a multiplying one when the copying ones gave theirs.
 NIBBLE_HD constexpr int copy_registers(int max_groups) { return max_groups <= 2 ? 40 : 32; }
