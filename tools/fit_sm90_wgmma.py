@@ -24,7 +24,8 @@ KERNELS = {(16, 1): [5], (32, 1): [5], (64, 1): [2, 4, 5], (128, 1): [2, 3, 4], 
 TOKEN_GROUP = 8  # kTokenGroup of gemm_wgmma_work.h
 START = {"kFixedUs": 2.4, "kNextTileUs": 1.4, "kReduceUs": 1.0, "kGroupsUs": 0.5, "kMorePartsUs": 0.2,
          "kReduceNs": 6.5, "kStreamUs": 2.0, "kStreamNs": 8.0, "kMacsPerNs": 3200.0,
-         "kWidenNs": 100.0, "kStepNs": 190.0, "kWideTile": 1.1, "kDramEfficiency": 0.73}
+         "kWidenNs": 100.0, "kStepNs": 190.0, "kWideTile": 1.1, "kGroupsStep": 1.05,
+         "kDramEfficiency": 0.73}
 STEPS_ALL, STEPS_LEFT_OUT = 15000, 4000
 CHOICE_WEIGHT = 4.0  # of what choices lose, beside the errors
 
@@ -89,6 +90,7 @@ class Timings:
         k_blocks = np.ceil(self.k / BLOCK_K)
         steps = np.ceil(np.ceil(k_blocks / self.split) / self.k_groups)
         steps = steps * np.where(self.tokens == 256, c["kWideTile"], 1)
+        steps = steps * np.where(self.k_groups > 1, c["kGroupsStep"], 1)
 
         def tile(high: np.ndarray) -> np.ndarray:
             multiply = high * GROUP_ROWS * self.tokens * BLOCK_K / c["kMacsPerNs"]
