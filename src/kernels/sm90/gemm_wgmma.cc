@@ -92,7 +92,9 @@ std::span<const KernelConfig> candidates(const GemmDesc& d, const DeviceInfo& de
 // these 3.7). By a fit without a layer, what is chosen for it is 0.4 % slower than the best
 // candidate (geometric mean; 9 % at worst). What runs beside each other adds up as the root of
 // squares.
-constexpr double kFixedUs = 2.0;        // launch, first loads, output
+constexpr double kFixedUs = 2.0;       // launch, first loads, output
+constexpr double kFewTokensUs = 0.35;  // up to 8; by hand: beside the decode GEMM's estimates 11008
+                                       // x 4096 at m = 3 lost 11 %
 constexpr double kNextTileUs = 1.25;    // nothing is multiplied while a tile is written out
 constexpr double kReduceUs = 0.816;     // the sums of a tile that two blocks share,
 constexpr double kGroupsUs = 0.4;       // two k groups,
@@ -129,6 +131,7 @@ double estimate_us(const GemmDesc& d, const KernelConfig& config, const DeviceIn
   const double dram = all_bytes / (device.bandwidth_gbps * kDramEfficiency);
   const double outputs = static_cast<double>(c.groups) * c.tokens;
   double us = kFixedUs + 1e-3 * std::max(multiplying, dram);
+  if (d.m <= 8) us += kFewTokensUs;
   us += kNextTileUs * std::max(0.0, waves - 1.0);
   if (c.stream) {
     const double pieces = std::max(1.0, clusters / tiles);
