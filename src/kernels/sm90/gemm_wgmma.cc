@@ -95,9 +95,9 @@ std::span<const KernelConfig> candidates(const GemmDesc& d, const DeviceInfo& de
 constexpr double kFixedUs = 2.0;       // launch, first loads, output
 constexpr double kFewTokensUs = 0.35;  // up to 8; by hand: beside the decode GEMM's estimates 11008
                                        // x 4096 at m = 3 lost 11 %
-constexpr double kNextTileUs = 1.25;    // nothing is multiplied while a tile is written out
-constexpr double kReduceUs = 0.816;     // the sums of a tile that two blocks share,
-constexpr double kGroupsUs = 0.4;       // two k groups,
+constexpr double kNextTileUs = 1.25;   // nothing is multiplied while a tile is written out
+constexpr double kReduceUs = 0.816;    // the sums of a tile that two blocks share,
+constexpr double kGroupsUs = 0.4;      // two k groups,
 constexpr double kMorePartsUs = 0.231;  // of each part more,
 constexpr double kReduceNs = 7.75;      // a token of 64 rows that another part sums
 constexpr double kStreamUs = 1.37;      // a block's sums that come through L2,
