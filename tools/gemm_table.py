@@ -25,7 +25,8 @@ def row(m: int, cells: list[dict]) -> dict:
     cublas = [c["cublas_bf16_us"] / c["us"] for c in cells]
     best = [c["us"] / c["best_us"] for c in cells]
     figures = {"time / floor": geomean(floors), "worst of six": max(floors),
-               "rested": geomean([c["rested_us"] / c["floor_us"] for c in cells]),
+               **({"rested": geomean([c["rested_us"] / c["floor_us"] for c in cells])}
+                  if "rested_us" in cells[0] else {}),
                "with PDL": geomean([c["pdl_us"] / c["floor_us"] for c in cells]),
                "cuBLAS bf16 / time": geomean(cublas), "least of six": min(cublas),
                "chosen / best": geomean(best), "worst choice": max(best)}
@@ -46,6 +47,8 @@ def main() -> None:
         if wrong:
             sys.exit(f"{args.run}: wrong results of {wrong[0]}")
         cell["timed"] = {name: round(us, 3) for name, us, _, _ in cell["timed"]}
+        if "--rest" not in args.command:  # then it is us again
+            del cell["rested_us"], cell["rested_cublas_us"]
     rows = [row(m, [c for c in cells if c["m"] == m]) for m in sorted({c["m"] for c in cells})]
     json.dump({"device": run["device"], "cpu": args.cpu, "driver": args.driver,
                "commit": args.commit, "command": args.command, "date": args.date, "note": NOTE,
