@@ -97,6 +97,11 @@ class LaunchGraph {
   cudaEvent_t begin_, end_;
 };
 
+inline double median(std::vector<double> times) {
+  std::sort(times.begin(), times.end());
+  return times[times.size() / 2];
+}
+
 // The median of each contender, in turns forwards and backwards: a card that was at work for a
 // second runs large products up to 14 % slower than one that was not.
 inline std::vector<double> medians_us(int launches,
@@ -115,10 +120,7 @@ inline std::vector<double> medians_us(int launches,
     }
   }
   std::vector<double> medians;
-  for (auto& t : times) {
-    std::sort(t.begin(), t.end());
-    medians.push_back(t[t.size() / 2]);
-  }
+  for (const auto& t : times) medians.push_back(median(t));
   return medians;
 }
 inline double median_us(int launches, const std::function<void(int)>& launch) {
@@ -135,8 +137,7 @@ inline double rested_median_us(int launches, const std::function<void(int)>& lau
     graph.replay_us();  // wakes it up
     times.push_back(graph.replay_us());
   }
-  std::sort(times.begin(), times.end());
-  return times[times.size() / 2];
+  return median(times);
 }
 
 inline void in_threads(int64_t count, const std::function<void(int64_t)>& work) {

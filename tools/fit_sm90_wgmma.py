@@ -1,7 +1,8 @@
 #!/usr/bin/env python3
 """Fits the constants of the sm_90 wgmma GEMM's cost model (src/kernels/sm90/gemm_wgmma.cc).
 
-    fit_sm90_wgmma.py FILE...    the JSON of bench_sm90_gemm, timed with --impl wgmma --top 40
+    fit_sm90_wgmma.py FILE...    the JSON of bench_sm90_gemm, timed with --impl wgmma --top 40; the
+                               constants there are of bench/data/h200_wgmma.json
 
 Least squares on relative errors by random steps, because the model takes maxima; candidates count
 less the slower they were timed, and what a cell's choice loses counts besides: by errors alone the
@@ -18,7 +19,8 @@ RESIDENT = np.array([132, 66, 38, 30, 22])  # clusters of 1 .. 5 blocks, as in g
 BANDWIDTH = 4800.0  # bytes a nanosecond
 ONE_TILE = 64  # kOneTile of gemm_wgmma.cc
 GROUP_ROWS, BLOCK_BYTES, BLOCK_ROWS, BLOCK_K = 64, 1152, 16, 128
-# The most groups of what is built, for each number of tokens and cluster (kVariants).
+# The most groups of what is built without k groups, for each number of tokens and cluster
+# (kVariants).
 KERNELS = {(16, 1): [5], (32, 1): [5], (64, 1): [2, 4, 5], (128, 1): [2, 3, 4], (64, 2): [2],
            (128, 2): [4], (256, 2): [2]}
 TOKEN_GROUP = 8  # kTokenGroup of gemm_wgmma_work.h
@@ -29,7 +31,6 @@ START = {"kFixedUs": 2.4, "kNextTileUs": 1.4, "kReduceUs": 1.0, "kGroupsUs": 0.5
 STEPS_ALL, STEPS_LEFT_OUT = 15000, 4000
 CHOICE_WEIGHT = 4.0  # of what choices lose, beside the errors
 
-Layer = tuple[int, int]
 
 
 class Timings:
@@ -116,12 +117,16 @@ class Timings:
         error = np.log(estimate[used] / self.us[used])
         return float((self.weights[used] * error**2).sum() / self.weights[used].sum())
 
-    def lost(self, estimate: np.ndarray, used: np.ndarray) -> float:
-        """Mean squared relative loss of the cells' choices."""
+    def chosen(self, estimate: np.ndarray, used: np.ndarray) -> np.ndarray:
+        """Of each cell the row with the least estimate."""
         order = np.flatnonzero(used)
         order = order[np.lexsort((estimate[order], self.cell[order]))]
         _, first = np.unique(self.cell[order], return_index=True)
-        chosen = order[first]
+        return order[first]
+
+    def lost(self, estimate: np.ndarray, used: np.ndarray) -> float:
+        """Mean squared relative loss of the cells' choices."""
+        chosen = self.chosen(estimate, used)
         return float(np.mean(np.log(self.us[chosen] / self.best[self.cell[chosen]]) ** 2))
 
     def objective(self, constants: dict[str, float], used: np.ndarray) -> float:
@@ -143,15 +148,11 @@ class Timings:
                 size = max(0.01, size * 0.995)
         return best
 
-    def losses(self, constants: dict[str, float], layer: Layer | None) -> list[tuple]:
-        estimate, out = self.estimate(constants), []
-        for i, key in enumerate(self.keys):
-            if layer is not None and key[:2] != layer:
-                continue
-            rows = np.flatnonzero(self.cell == i)
-            chosen, fastest = rows[estimate[rows].argmin()], rows[self.us[rows].argmin()]
-            out.append((self.us[chosen] / self.best[i], key, self.names[chosen], self.names[fastest]))
-        return out
+    def losses(self, constants: dict[str, float], used: np.ndarray) -> list[tuple]:
+        """Of each cell what its choice loses, the cell, the choice and the fastest."""
+        pairs = zip(self.chosen(self.estimate(constants), used), self.chosen(self.us, used))
+        return [(self.us[chosen] / self.us[fastest], self.keys[self.cell[chosen]],
+                 self.names[chosen], self.names[fastest]) for chosen, fastest in pairs]
 
 
 def report(what: str, found: list[tuple]) -> None:
@@ -168,11 +169,11 @@ def main() -> None:
         print(f"{name} = {value:.3g}")
     print(f"{len(timings.us)} configurations, off by "
           f"{100 * math.sqrt(timings.off(timings.estimate(constants), everything)):.1f} % in the mean")
-    report("fitted to all", timings.losses(constants, None))
+    report("fitted to all", timings.losses(constants, everything))
     left_out = []
     for layer in sorted({key[:2] for key in timings.keys}):
         others = np.array([timings.keys[i][:2] != layer for i in timings.cell])
-        left_out += timings.losses(timings.fit(constants, STEPS_LEFT_OUT, others), layer)
+        left_out += timings.losses(timings.fit(constants, STEPS_LEFT_OUT, others), ~others)
     report("a layer left out", left_out)
     for loss, key, chosen, best in sorted(left_out, reverse=True)[:8]:
         print(f"  {loss:.3f} {key}: {chosen} | {best}")

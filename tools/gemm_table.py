@@ -16,8 +16,8 @@ import sys
 from peers_table import geomean
 
 NOTE = ("us: the chosen configuration, timed in turns with cuBLAS and the others; pdl_us: the same "
-        "with programmatic dependent launch, the floor without; rested_us: after a pause of 20 ms "
-        "and one turn. timed: every candidate that was timed.")
+        "with programmatic dependent launch, the floor without; rested_us, with --rest: after a "
+        "pause of 20 ms and one turn. timed: every candidate that was timed.")
 
 
 def row(m: int, cells: list[dict]) -> dict:
@@ -47,8 +47,6 @@ def main() -> None:
         if wrong:
             sys.exit(f"{args.run}: wrong results of {wrong[0]}")
         cell["timed"] = {name: round(us, 3) for name, us, _, _ in cell["timed"]}
-        if "--rest" not in args.command:  # then it is us again
-            del cell["rested_us"], cell["rested_cublas_us"]
     rows = [row(m, [c for c in cells if c["m"] == m]) for m in sorted({c["m"] for c in cells})]
     json.dump({"device": run["device"], "cpu": args.cpu, "driver": args.driver,
                "commit": args.commit, "command": args.command, "date": args.date, "note": NOTE,

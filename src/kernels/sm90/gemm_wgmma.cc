@@ -52,7 +52,9 @@ std::vector<WgmmaConfig> all_configs() {
       if (known) continue;
       // Alone, 64 rows read too many activations for a GEMM that is cut for its length: up to half
       // of the time lost.
-      if (groups * pair > 1) all.push_back({kernel.tokens, groups, kernel.k_groups, 1, pair, true});
+      if (groups * pair > 1 && kernel.k_groups == 1) {
+        all.push_back({kernel.tokens, groups, 1, 1, pair, true});
+      }
       for (const int split : kSplits) {
         if (split > 1 && pair > 1) continue;
         all.push_back({kernel.tokens, groups, kernel.k_groups, split, split * pair, false});

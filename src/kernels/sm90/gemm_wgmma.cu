@@ -144,12 +144,12 @@ void launch_wgmma(const WgmmaParams& params, const uint16_t* a, int64_t a_row_by
   }
   p.work = WgmmaWork(cut, all_k, stream_tiles, c.split, clusters);
   p.own_units = own_units(c.tokens, parts);
-  p.sum_bytes = c.k_groups * sums_bytes(c.tokens, c.groups, parts);
   p.plain = p.wide_output && p.out.c == nullptr && p.out.bias == nullptr && !p.out.silu_mul &&
             p.out.type == OutputType::kBF16 && p.n % 8 == 0;
   const WgmmaShared at = shared_memory(c, p.stages);
   p.slot_weights = at.slot_weights;
   p.sums_at = at.sums;
+  p.sum_bytes = at.units - at.sums;
   const Variant& v = *find(c);
   CUtensorMap activations = {};
   if (stream.load) {

@@ -69,7 +69,7 @@ __global__ void __launch_bounds__(kMaxGroups * 128 + 128, 1)
   constexpr bool kEarly = (kFew && kKGroups == 1) || (kTokens == 64 && kMaxGroups == 5);
   using Parts = WgmmaParts<kStream>;
   using Tile = WgmmaTile<kLower>;
-  // Of a shared tile, unit u is written out by block u % split of the cluster.
+  // Of a shared tile, unit u is written out by part u % parts.
   constexpr int kUnit = unit_tokens(kTokens);
   const auto units_of = [&](int token) {
     return (min(work.tile_tokens, p.m - token) + kUnit - 1) / kUnit;

@@ -90,12 +90,14 @@ NIBBLE_HD constexpr bool is_shared(int tokens, int max_groups) {
   return tokens <= 64 || (tokens == 128 && max_groups <= 2);
 }
 
+// A tile of up to so many tokens is whole where it is the only one: one copy a slot gains more than
+// zeros cost (4096 x 7168 at m = 12 9.2 -> 8.6 us).
+constexpr int kWholeTokens = 32;
+
 // How rows and tokens are cut into tiles. All of them share the tokens evenly: a tile's tokens
 // beyond m would come as zeros from the copy engine, which took up to half of a GEMM's time (2048 x
 // 7168, m = 200: 128 and 72 tokens 19.5 us, 100 and 100 13.4). And waves of tiles rarely come out
 // even: the last rows may be cut into lower tiles, so that every block has a last one.
-// Small ones are whole all the same: one copy a slot gains more (4096 x 7168, m = 12: 9.2 -> 8.6).
-constexpr int kWholeTokens = 32;
 struct WgmmaTiles {
   int token_tiles, tile_tokens;  // of a token tile, at most
   int row_tiles, groups;         // in groups of 64 rows, but
