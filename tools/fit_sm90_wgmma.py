@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
 """Fits the constants of the sm_90 wgmma GEMM's cost model (src/kernels/sm90/gemm_wgmma.cc).
 
-    fit_sm90_wgmma.py FILE...    the JSON of bench_sm90_gemm, timed with --impl wgmma --top 40; the
-                               constants there are of bench/data/h200_wgmma.json
+    fit_sm90_wgmma.py FILE...    the JSON of bench_sm90_gemm, timed with --impl wgmma --top 14 or
+                               more; the constants there are of bench/data/h200_wgmma.json
 
 Least squares on relative errors by random steps, because the model takes maxima; candidates count
 less the slower they were timed, and what a cell's choice loses counts besides: by errors alone the
@@ -24,13 +24,13 @@ GROUP_ROWS, BLOCK_BYTES, BLOCK_ROWS, BLOCK_K = 64, 1152, 16, 128
 KERNELS = {(16, 1): [5], (32, 1): [5], (64, 1): [2, 4, 5], (128, 1): [2, 3, 4], (64, 2): [2],
            (128, 2): [4], (256, 2): [2]}
 TOKEN_GROUP = 8  # kTokenGroup of gemm_wgmma_work.h
-START = {"kFixedUs": 2.4, "kNextTileUs": 1.4, "kReduceUs": 1.0, "kGroupsUs": 0.5, "kMorePartsUs": 0.2,
-         "kReduceNs": 6.5, "kStreamUs": 2.0, "kStreamNs": 8.0, "kMacsPerNs": 3200.0,
-         "kWidenNs": 100.0, "kStepNs": 190.0, "kWideTile": 1.1, "kGroupsStep": 1.05,
-         "kDramEfficiency": 0.73}
-STEPS_ALL, STEPS_LEFT_OUT = 15000, 4000
-CHOICE_WEIGHT = 4.0  # of what choices lose, beside the errors
-
+START = {"kFixedUs": 2.0, "kNextTileUs": 1.25, "kReduceUs": 0.8, "kGroupsUs": 0.4,
+         "kMorePartsUs": 0.23, "kReduceNs": 7.75, "kStreamUs": 1.4, "kStreamNs": 10.0,
+         "kMacsPerNs": 3700.0, "kWidenNs": 138.0, "kStepNs": 198.0, "kPowerMacsPerNs": 3400.0,
+         "kPowerWidenNs": 60.0, "kWideTile": 1.1, "kGroupsStep": 1.05, "kDramEfficiency": 0.75}
+SEEDS = 8  # fits to all layers, of which the best counts: they end apart
+STEPS_ALL, STEPS_LEFT_OUT = 20000, 4000
+CHOICE_WEIGHT = 8.0  # of what choices lose, beside the errors
 
 
 class Timings:
@@ -86,7 +86,8 @@ class Timings:
         """estimate_us, in microseconds."""
         groups, pair = self.rows / GROUP_ROWS, self.cluster / self.split
         clusters = RESIDENT[self.cluster.astype(int) - 1]
-        tiles = np.ceil(self.m / self.tokens) * np.ceil(self.n / (self.rows * pair))
+        token_tiles = np.ceil(self.m / self.tokens)
+        tiles = token_tiles * np.ceil(self.n / (self.rows * pair))
         waves = np.where(self.stream, tiles / clusters, np.ceil(tiles / clusters))
         k_blocks = np.ceil(self.k / BLOCK_K)
         steps = np.ceil(np.ceil(k_blocks / self.split) / self.k_groups)
@@ -99,6 +100,10 @@ class Timings:
 
         whole = tile(groups * self.k_groups)
         multiplying = np.where(self.low > 0, (waves - 1) * whole + tile(self.low), waves * whole)
+        power = token_tiles / RESIDENT[0] * (
+            self.tokens * self.n * self.k / c["kPowerMacsPerNs"]
+            + np.ceil(self.n / GROUP_ROWS) * k_blocks * c["kPowerWidenNs"])
+        multiplying = np.maximum(multiplying, power)
         read = np.ceil(self.n / BLOCK_ROWS) * k_blocks * BLOCK_BYTES + 2 * self.m * (self.k + self.n)
         outputs = groups * self.tokens
         us = c["kFixedUs"] + 1e-3 * np.maximum(
@@ -133,8 +138,9 @@ class Timings:
         estimate = self.estimate(constants)
         return self.off(estimate, used) + CHOICE_WEIGHT * self.lost(estimate, used)
 
-    def fit(self, start: dict[str, float], steps: int, used: np.ndarray) -> dict[str, float]:
-        random = np.random.default_rng(0)
+    def fit(self, start: dict[str, float], steps: int, used: np.ndarray,
+            seed: int = 0) -> dict[str, float]:
+        random = np.random.default_rng(seed)
         names, best = list(start), dict(start)
         least, size = self.objective(best, used), 0.15
         for _ in range(steps):
@@ -164,7 +170,8 @@ def report(what: str, found: list[tuple]) -> None:
 def main() -> None:
     timings = Timings(sys.argv[1:])
     everything = np.ones(len(timings.us), bool)
-    constants = timings.fit(START, STEPS_ALL, everything)
+    fits = [timings.fit(START, STEPS_ALL, everything, seed) for seed in range(SEEDS)]
+    constants = min(fits, key=lambda fit: timings.objective(fit, everything))
     for name, value in constants.items():
         print(f"{name} = {value:.3g}")
     print(f"{len(timings.us)} configurations, off by "

@@ -15,9 +15,10 @@ import sys
 
 from peers_table import geomean
 
-NOTE = ("us: the chosen configuration, timed in turns with cuBLAS and the others; pdl_us: the same "
-        "with programmatic dependent launch, the floor without; rested_us, with --rest: after a "
-        "pause of 20 ms and one turn. timed: every candidate that was timed.")
+NOTE = ("us: the chosen configuration, timed in turns with cuBLAS and the others, a rest of the card "
+        "before each; pdl_us: the same with programmatic dependent launch, the floor without; "
+        "sustained_us, with --sustained: alone, in a row for a quarter of a second. timed: every "
+        "candidate that was timed.")
 
 
 def row(m: int, cells: list[dict]) -> dict:
@@ -25,11 +26,13 @@ def row(m: int, cells: list[dict]) -> dict:
     cublas = [c["cublas_bf16_us"] / c["us"] for c in cells]
     best = [c["us"] / c["best_us"] for c in cells]
     figures = {"time / floor": geomean(floors), "worst of six": max(floors),
-               **({"rested": geomean([c["rested_us"] / c["floor_us"] for c in cells])}
-                  if "rested_us" in cells[0] else {}),
                "with PDL": geomean([c["pdl_us"] / c["floor_us"] for c in cells]),
                "cuBLAS bf16 / time": geomean(cublas), "least of six": min(cublas),
                "chosen / best": geomean(best), "worst choice": max(best)}
+    if "sustained_us" in cells[0]:
+        cublas = [c["sustained_cublas_us"] / c["sustained_us"] for c in cells]
+        figures |= {"sustained / floor": geomean([c["sustained_us"] / c["floor_us"] for c in cells]),
+                    "cuBLAS / time, sustained": geomean(cublas), "least": min(cublas)}
     return {"m": m} | {name: float(f"{value:.3g}") for name, value in figures.items()}
 
 

@@ -9,7 +9,6 @@
 namespace nibble::sm90 {
 namespace {
 
-constexpr int kSharedLimit = 227 * 1024;
 constexpr int kMaxCluster = 8;
 
 using DecodeKernel = void (*)(DecodeParams);

@@ -89,27 +89,27 @@ std::span<const KernelConfig> candidates(const GemmDesc& d, const DeviceInfo& de
   return fitting;
 }
 
-// By tools/fit_sm90_wgmma.py from timings of bench_sm90_gemm on an H200: 18 layers, m = 16 to 1024,
-// the two of k groups by hand (of several fits as good, 0.69 and 1.0 chose 4.5 % slower at worst,
-// these 3.7). By a fit without a layer, what is chosen for it is 0.4 % slower than the best
-// candidate (geometric mean; 9 % at worst). What runs beside each other adds up as the root of
-// squares.
-constexpr double kFixedUs = 2.0;       // launch, first loads, output
+// By tools/fit_sm90_wgmma.py from timings of bench_sm90_gemm on an H200: 18 layers, m = 16 to 1024.
+// By a fit without a layer, what is chosen for it is 0.5 % slower than the best candidate
+// (geometric mean; 10 % at worst). What runs beside each other adds up as the root of squares.
+constexpr double kFixedUs = 2.82;      // launch, first loads, output
 constexpr double kFewTokensUs = 0.35;  // up to 8; by hand: beside the decode GEMM's estimates 11008
                                        // x 4096 at m = 3 lost 11 %
-constexpr double kNextTileUs = 1.25;   // nothing is multiplied while a tile is written out
-constexpr double kReduceUs = 0.816;    // the sums of a tile that two blocks share,
-constexpr double kGroupsUs = 0.4;      // two k groups,
-constexpr double kMorePartsUs = 0.231;  // of each part more,
-constexpr double kReduceNs = 7.75;      // a token of 64 rows that another part sums
-constexpr double kStreamUs = 1.37;      // a block's sums that come through L2,
-constexpr double kStreamNs = 10.3;      // a token of 64 rows of them
-constexpr double kMacsPerNs = 3155.0;   // of a multiprocessor's tensor cores
-constexpr double kWidenNs = 138.0;      // 64 rows x 128 of k, with reading them
-constexpr double kStepNs = 198.0;       // 128 of k, however few rows
-constexpr double kWideTile = 1.11;      // 256 tokens: too few registers to hide what is read
-constexpr double kGroupsStep = 1.05;    // k groups: two steps' activations for the same rows
-constexpr double kDramEfficiency = 0.751;
+constexpr double kNextTileUs = 1.15;   // nothing is multiplied while a tile is written out
+constexpr double kReduceUs = 0.729;    // the sums of a tile that two blocks share,
+constexpr double kGroupsUs = 0.396;    // two k groups,
+constexpr double kMorePartsUs = 0.124;      // of each part more,
+constexpr double kReduceNs = 10.7;          // a token of 64 rows that another part sums
+constexpr double kStreamUs = 1.23;          // a block's sums that come through L2,
+constexpr double kStreamNs = 11.5;          // a token of 64 rows of them
+constexpr double kMacsPerNs = 3900.0;       // of a multiprocessor's tensor cores,
+constexpr double kPowerMacsPerNs = 3970.0;  // and where all of them are at the card's power
+constexpr double kWidenNs = 131.0;          // 64 rows x 128 of k, with reading them,
+constexpr double kPowerWidenNs = 65.1;      // and at the card's power: why more tokens a tile win
+constexpr double kStepNs = 184.0;           // 128 of k, however few rows
+constexpr double kWideTile = 1.15;          // 256 tokens: too few registers to hide what is read
+constexpr double kGroupsStep = 1.01;        // k groups: two steps' activations for the same rows
+constexpr double kDramEfficiency = 0.754;
 
 double estimate_us(const GemmDesc& d, const KernelConfig& config, const DeviceInfo& device) {
   const WgmmaConfig c = from_table(config);
@@ -128,6 +128,13 @@ double estimate_us(const GemmDesc& d, const KernelConfig& config, const DeviceIn
   if (cut.lower()) {
     multiplying = (waves - 1.0) * tile_ns(c.groups) + tile_ns(cut.low_groups * c.split / c.cluster);
   }
+  // What all of them together take at the card's power, however the work is shared out.
+  const double power =
+      cut.token_tiles *
+      (static_cast<double>(c.tokens) * d.n * d.k / kPowerMacsPerNs +
+       static_cast<double>(ceil_div(d.n, kGroupRows) * k_blocks(d.k)) * kPowerWidenNs) /
+      device.num_sms;
+  multiplying = std::max(multiplying, power);
   const double all_bytes = static_cast<double>(row_blocks(d.n) * k_blocks(d.k)) * kBlockBytes +
                            2.0 * static_cast<double>(d.m) * static_cast<double>(d.k + d.n);
   const double dram = all_bytes / (device.bandwidth_gbps * kDramEfficiency);

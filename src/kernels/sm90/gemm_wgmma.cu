@@ -12,7 +12,6 @@
 namespace nibble::sm90 {
 namespace {
 
-constexpr int kSharedLimit = 227 * 1024;
 constexpr int kMinStages = 3;
 constexpr int kMaxCluster = 8;
 // Of a shared tile's tokens each of two blocks copies half, in eights: the swizzle repeats then.
@@ -83,7 +82,7 @@ int wgmma_stages(const WgmmaConfig& c) {
   const int none = shared_memory(c, 0).bytes, slot = shared_memory(c, 1).bytes - none;
   // Each slot is always the same k group's, or one that is ahead would take what the slot had for
   // another as what it waits for.
-  return std::min(kMaxStages, (kSharedLimit - none) / slot) / c.k_groups * c.k_groups;
+  return std::min(max_stages(c.tokens), (kSharedLimit - none) / slot) / c.k_groups * c.k_groups;
 }
 
 bool wgmma_fits(const WgmmaConfig& c, int64_t k) {

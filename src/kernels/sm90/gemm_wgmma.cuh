@@ -22,6 +22,7 @@
 
 #include "kernels/cuda/async_copy.cuh"
 #include "kernels/cuda/wgmma.cuh"
+#include "kernels/sm90/gemm_wgmma_copy.cuh"
 #include "kernels/sm90/gemm_wgmma_output.cuh"
 #include "kernels/sm90/gemm_wgmma_sums.cuh"
 #include "kernels/sm90/widen.cuh"
@@ -43,9 +44,10 @@ __global__ void __launch_bounds__(kMaxGroups * 128 + 128, 1)
   const int split = kSplit ? work.split : 1, parts = split * kKGroups;
   constexpr int kStaged = staged_units(kTokens, kMaxGroups);
   static_assert(!kSplit || own_units(kTokens, 2) <= kStaged);
+  constexpr int kSlots = max_stages(kTokens);
   const uint32_t base = shared_address(shared);
-  const uint32_t full = base, empty = full + kMaxStages * 8;
-  const uint32_t sums_barrier = empty + kMaxStages * 8;
+  const uint32_t full = base, empty = full + kSlots * 8;
+  const uint32_t sums_barrier = empty + kSlots * 8;
   const uint32_t spare_barrier = sums_barrier + kKGroups * 8;
   // No parameter to wait for: a line of them that the constant cache lacks takes 110 clocks, and
   // the barriers' addresses would have needed three.
@@ -75,105 +77,64 @@ __global__ void __launch_bounds__(kMaxGroups * 128 + 128, 1)
     return (min(work.tile_tokens, p.m - token) + kUnit - 1) / kUnit;
   };
 
-  // A slot's barriers a warp. With an address that ptxas knows to be the warp's it is two
-  // instructions, else a loop over lanes: 0.2 us of a GEMM.
-  if (elect_one()) {
-    if (warp == warps + 1) prefetch_tensor_map(&activations);
-    for (int slot = warp; slot < kMaxStages; slot += warps + 4) {
-      mbarrier_init(full + slot * 8, 2);  // the two copying threads
-      mbarrier_init(empty + slot * 8, warps / kKGroups * kTileBlocks);
+  // A barrier a warp, of those that copy nothing. With an address that ptxas knows to be the warp's
+  // it is one instruction, else a loop over lanes: 0.2 us of a GEMM.
+  const auto set_up = [&](int warp_of_these) {
+    if (elect_one()) {
+#pragma unroll 1
+      for (int i = warp_of_these; i < 2 * kSlots; i += warps + 2) {
+        // Full: by the two copying threads; empty: by who reads.
+        mbarrier_init(base + i * 8, i < kSlots ? 2 : warps / kKGroups * kTileBlocks);
+      }
+      if (warp_of_these == 0) {
+        for (int i = 0; i < kKGroups; ++i) mbarrier_init(sums_barrier + i * 8, 1);
+        mbarrier_init(spare_barrier, 1 << 19);  // nobody waits for it
+      }
+      fence_mbarrier_init();
     }
-    if (warp == warps) {
-      for (int i = 0; i < kKGroups; ++i) mbarrier_init(sums_barrier + i * 8, 1);
-      mbarrier_init(spare_barrier, 1 << 19);  // nobody waits for it
-    }
-    fence_mbarrier_init();
-  }
-  __syncthreads();
-  if (split > 1 && threadIdx.x < kKGroups) {
-    int own = 0;
-    const int units = units_of(Tile(worker, work).token);
-    for (int u = rank * kKGroups + threadIdx.x; u < units; u += parts) ++own;
-    mbarrier_expect(sums_barrier + threadIdx.x * 8,
-                    own * (parts - 1) * p.groups * kGroupBlocks * unit_sums_bytes(kTokens));
-  }
-  __syncwarp();  // what follows is for whole warps
-  if (clustered) cluster_arrive();
-  if (kMulticast) cluster_wait();
-
-  uint32_t slot = 0, parity = 0;
-  const auto next_slot = [&](int stages) {
-    if (++slot == stages) {
-      slot = 0;
-      parity ^= 1;
-    }
+    __syncwarp();  // what follows is for whole warps
   };
+  const auto meet = [&] {
+    __syncthreads();
+    if (clustered) cluster_arrive();
+    if (kMulticast) cluster_wait();
+  };
+
   if (warp >= warps) {
     fewer_registers<copy_registers(kMaxGroups)>();
-    Parts part(work, worker);
-    parity = 1;
-    if (warp == warps && lane == 0) {
-      const int64_t k_stride = row_blocks(p.n) * kBlockBytes;
-#pragma unroll 1
-      while (part.next(work, kSplit ? rank : 0)) {
-        const Tile tile(part.tile, work);
-        const int groups = tile.groups / kTileBlocks;
-        const int bytes = groups * (kGroupBlocks * kBlockBytes);
-        const int64_t block = (tile.group + (kMulticast ? rank * groups : 0)) * kGroupBlocks;
-        const uint8_t* from = p.weights + part.k_begin * k_stride + block * kBlockBytes;
-#pragma unroll 1
-        for (int k = part.k_begin; k < part.k_end; ++k) {
-          mbarrier_wait(empty + slot * 8, parity);
-          mbarrier_expect(full + slot * 8, bytes);
-          bulk_copy(base + at.weights + slot * p.slot_weights, from, bytes, full + slot * 8);
-          from += k_stride;
-          next_slot(p.stages);
-        }
-      }
-      let_next_kernel_start();
-    } else if (warp == warps + 1 && lane == 0) {
-      const int share = work.tile_tokens / kTileBlocks;  // tokens that this block copies
-      const bool pairs = copies_pairs(kTokens, work.tile_tokens, p.k);
-      wait_for_previous_kernel();
-#pragma unroll 1
-      while (part.next(work, kSplit ? rank : 0)) {
-        const Tile tile(part.tile, work);
-        const int half = kMulticast ? rank * share : 0;
-#pragma unroll 1
-        for (int k = part.k_begin; k < part.k_end; ++k) {
-          mbarrier_wait(empty + slot * 8, parity);
-          mbarrier_expect(full + slot * 8, work.tile_tokens * kBlockK * 2);
-          const uint32_t to = base + kRingAt + slot * at.slot_activations;
-          if (!kMulticast && pairs) {
-            tensor_copy(to, &activations, 0, tile.token, k * 2, full + slot * 8);
-          } else {
-#pragma unroll
-            for (int box = 0; box < 2; ++box) {
-              const uint32_t to_box = to + (box * kTokens + half) * 128;
-              const int x = k * kBlockK + box * 64, y = tile.token + half;
-              if constexpr (kMulticast) {
-                tensor_copy_multicast(to_box, &activations, x, y, full + slot * 8, 3);
-              } else {
-                tensor_copy(to_box, &activations, x, y, full + slot * 8);
-              }
-            }
-          }
-          next_slot(p.stages);
-        }
-      }
-    } else if (kStream && warp == warps + 2 && split == 1) {
+    const WgmmaCopies<kTokens, kMulticast, kStream, kLower> copies = {
+        p, at, base, full, empty, worker, kSplit ? rank : 0, kMulticast ? rank : 0};
+    if (warp == warps) {
+      copies.weights(meet);
+    } else if (warp == warps + 1) {
+      copies.activations(activations, meet);
+    } else {
+      set_up(warp - 2);
+      meet();
       // Waits for the sums that are left in the multiplying warps' stead: 2 us of a GEMM.
-      if (part.next(work, 0) && part.k_begin > 0) {
+      Parts part(work, worker);
+      if (kStream && warp == warps + 2 && split == 1 && part.next(work, 0) && part.k_begin > 0) {
         barrier_sync(kSumsLeft, warps * 32 + 32);
         __threadfence();
         if (lane == 0) store_release(p.flags + blockIdx.x, p.launch);
       }
     }
   } else {
+    set_up(warp);
+    meet();
+    if (split > 1 && threadIdx.x < kKGroups) {
+      int own = 0;
+      const int units = units_of(Tile(worker, work).token);
+      for (int u = rank * kKGroups + threadIdx.x; u < units; u += parts) ++own;
+      mbarrier_expect(sums_barrier + threadIdx.x * 8,
+                      own * (parts - 1) * p.groups * kGroupBlocks * unit_sums_bytes(kTokens));
+    }
+    __syncwarp();
     // The others' barriers are set up. In front of the sums it took 0.15 us; here it is hidden.
     if (split > 1) cluster_wait();
     more_registers<multiply_registers(kMaxGroups)>();
     Parts part(work, worker);
+    uint32_t slot = 0, parity = 0;
     const int g = lane / 4;
     const uint32_t factors = base + at.factors + warp * kFactorBytes;
     // Read anew in each step, they held up its last products: 3 % of 64 tokens.
@@ -183,7 +144,7 @@ __global__ void __launch_bounds__(kMaxGroups * 128 + 128, 1)
     const int row_warp = warp - k_group * p.groups * kGroupBlocks;
     slot = k_group;
     const auto next_slot_of_k_group = [&] {
-      if constexpr (kKGroups == 1) return next_slot(stages);
+      if constexpr (kKGroups == 1) return next_slot(slot, parity, stages);
       slot += kKGroups;
       if (const int wrapped = slot - stages; wrapped >= 0) {
         slot = wrapped;
@@ -219,7 +180,7 @@ __global__ void __launch_bounds__(kMaxGroups * 128 + 128, 1)
           mbarrier_wait(full + slot * 8, parity);
           __syncwarp();
           release(lane_empty + slot * 8);
-          next_slot(stages);
+          next_slot(slot, parity, stages);
         }
         continue;
       }
@@ -252,12 +213,12 @@ __global__ void __launch_bounds__(kMaxGroups * 128 + 128, 1)
       int steps = (part.k_end - part.k_begin - k_group + kKGroups - 1) / kKGroups;
       bool more;
       do {
-        // All lanes have read their weights, before one of them gives the slot back. In front of
-        // that itself, it held up the widening: 8 % of a GEMM of 16 tokens.
-        __syncwarp();
         const uint32_t operand = first_operand + slot * (at.slot_activations >> 4);
         const uint32_t own = lane_empty + slot * 8;
         more = --steps > 0;
+        // All lanes have read their weights, before one of them gives the slot back. In front of
+        // that itself, it held up the widening: 8 % of a GEMM of 16 tokens.
+        __syncwarp();
 #pragma unroll
         for (int pair = 0; pair < 4; pair += kBatch) {
           uint32_t a[kBatch][8];

@@ -42,6 +42,10 @@ NIBBLE_HD constexpr int sums_bytes(int tokens, int groups, int parts) {
 // `warpgroups` stages, factors for each of their warps.
 constexpr int kMaxStages = 12;
 constexpr int kRingAt = 1024;
+NIBBLE_HD constexpr int max_stages(int tokens) {
+  const int fit = (kSharedLimit - kRingAt) / (tokens * kBlockK * 2 + kGroupBlocks * kBlockBytes);
+  return fit < kMaxStages ? fit : kMaxStages;
+}
 struct WgmmaShared {
   int slot_activations, slot_weights, weights, sums, units, group_units, factors, bytes;
 

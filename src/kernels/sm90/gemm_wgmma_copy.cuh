@@ -1,0 +1,132 @@
+// The wgmma GEMM's copying warps, which fill the ring: one with weights, one with activations.
+//
+// A small layer waits for their first copies, so the first tile is worked out before the block
+// meets. All lanes of a warp do that and one copies: elect.sync tells ptxas that it is one. Behind
+// `lane == 0` it held nothing in uniform registers and issued each copy in a loop over the lanes.
+// The first copy came 1,900 clocks after a block's start and comes after 1,450: 7168 x 2048 at m =
+// 128, 256 and 512 9.0, 13.9 and 23.4 -> 8.7, 13.4 and 23.0 us.
+//
+// What lost: loops unrolled by two or four (1 %), values brought to uniform registers by hand, no
+// wait for slots of the first round (0.3 %).
+#pragma once
+
+#include "kernels/cuda/async_copy.cuh"
+#include "kernels/cuda/device.cuh"
+#include "kernels/sm90/gemm_params.h"
+
+namespace nibble::sm90 {
+
+// On to the ring's next slot.
+__device__ __forceinline__ void next_slot(uint32_t& slot, uint32_t& parity, int stages) {
+  if (++slot == stages) {
+    slot = 0;
+    parity ^= 1;
+  }
+}
+
+// kTileBlocks blocks have neighbouring rows and the same tokens: kMulticast where they are two.
+template <int kTokens, bool kMulticast, bool kStream, bool kLower>
+struct WgmmaCopies {
+  static constexpr int kTileBlocks = kMulticast ? 2 : 1;
+  using Parts = WgmmaParts<kStream>;
+  using Tile = WgmmaTile<kLower>;
+
+  const WgmmaParams& p;
+  const WgmmaShared& at;
+  uint32_t base;         // of the block's shared memory
+  uint32_t full, empty;  // the first slot's barriers
+  int worker;            // the block's, or its cluster's
+  int part_of_k;         // of those that share a tile
+  int half;              // of the kTileBlocks
+
+  // meet() returns when the barriers of all who copy are set up.
+  template <class Meet>
+  __device__ __forceinline__ void weights(const Meet& meet) const {
+    using namespace nibble::cuda;
+    Parts part(p.work, worker);
+    const int64_t k_stride = row_blocks(p.n) * kBlockBytes;
+    int64_t from;
+    int bytes;
+    bool more;
+    const auto next = [&] {
+      more = part.next(p.work, part_of_k);
+      const Tile tile(part.tile, p.work);
+      const int groups = tile.groups / kTileBlocks;
+      bytes = groups * (kGroupBlocks * kBlockBytes);
+      const int64_t block = (tile.group + half * groups) * kGroupBlocks;
+      from = reinterpret_cast<int64_t>(p.weights) + part.k_begin * k_stride + block * kBlockBytes;
+    };
+    next();
+    compute_now(from);
+    compute_now(bytes);
+    compute_now(part.k_begin);
+    compute_now(part.k_end);
+    meet();
+    if (!elect_one()) return;
+    uint32_t slot = 0, parity = 1;
+#pragma unroll 1
+    while (more) {
+#pragma unroll 1
+      for (int k = part.k_begin; k < part.k_end; ++k) {
+        mbarrier_wait(empty + slot * 8, parity);
+        mbarrier_expect(full + slot * 8, bytes);
+        bulk_copy(base + at.weights + slot * p.slot_weights, reinterpret_cast<const void*>(from),
+                  bytes, full + slot * 8);
+        from += k_stride;
+        next_slot(slot, parity, p.stages);
+      }
+      next();
+    }
+    let_next_kernel_start();
+  }
+
+  template <class Meet>
+  __device__ __forceinline__ void activations(const CUtensorMap& map, const Meet& meet) const {
+    using namespace nibble::cuda;
+    prefetch_tensor_map(&map);
+    Parts part(p.work, worker);
+    const int half_at = half * (p.work.tile_tokens / kTileBlocks);
+    const bool pairs = !kMulticast && copies_pairs(kTokens, p.work.tile_tokens, p.k);
+    int token;
+    bool more;
+    const auto next = [&] {
+      more = part.next(p.work, part_of_k);
+      token = Tile(part.tile, p.work).token;
+    };
+    next();
+    compute_now(token);
+    compute_now(part.k_begin);
+    compute_now(part.k_end);
+    meet();
+    if (!elect_one()) return;
+    wait_for_previous_kernel();
+    uint32_t slot = 0, parity = 1;
+#pragma unroll 1
+    while (more) {
+#pragma unroll 1
+      for (int k = part.k_begin; k < part.k_end; ++k) {
+        mbarrier_wait(empty + slot * 8, parity);
+        mbarrier_expect(full + slot * 8, p.work.tile_tokens * kBlockK * 2);
+        const uint32_t to = base + kRingAt + slot * at.slot_activations;
+        if (pairs) {
+          tensor_copy(to, &map, 0, token, k * 2, full + slot * 8);
+        } else {
+#pragma unroll
+          for (int box = 0; box < 2; ++box) {
+            const uint32_t to_box = to + (box * kTokens + half_at) * 128;
+            const int x = k * kBlockK + box * 64, y = token + half_at;
+            if constexpr (kMulticast) {
+              tensor_copy_multicast(to_box, &map, x, y, full + slot * 8, 3);
+            } else {
+              tensor_copy(to_box, &map, x, y, full + slot * 8);
+            }
+          }
+        }
+        next_slot(slot, parity, p.stages);
+      }
+      next();
+    }
+  }
+};
+
+}  // namespace nibble::sm90
