@@ -59,7 +59,8 @@ __global__ void __launch_bounds__(kMaxGroups * 128 + 128, 1)
   const int rank = cluster_rank(), worker = cluster_index();
   constexpr bool kStream = kKGroups == 1 && is_streamed(kTokens, kMaxGroups);
   constexpr bool kLower = kKGroups == 1 && is_lowered(kMaxGroups);
-  constexpr int kSumsThere = 1, kSumsLeft = 7;  // barriers; 2 + group is a warpgroup's
+  // Barriers; 2 + group is a warpgroup's.
+  constexpr int kSumsThere = 1, kSumsLeft = 7, kMayMultiply = 8, kMayCopy = 9;
   // Pairs of k16 steps that are widened and then multiplied together, while the ones before are
   // under way. Two took 3 % less than one where registers last.
   constexpr int kBatch = kTokens <= 32 ? 2 : 1;
@@ -93,11 +94,17 @@ __global__ void __launch_bounds__(kMaxGroups * 128 + 128, 1)
       fence_mbarrier_init();
     }
     __syncwarp();  // what follows is for whole warps
+    for (int i = 0; i < 2; ++i) barrier_arrive(kMayCopy + i, warps * 32 + 96);
   };
-  const auto meet = [&] {
-    __syncthreads();
+  const auto meet_cluster = [&] {
     if (clustered) cluster_arrive();
     if (kMulticast) cluster_wait();
+  };
+  // At a barrier of its own for each copying warp: what is waited for in two places is an error to
+  // synccheck.
+  const auto may_copy = [&] {
+    barrier_sync(kMayCopy + warp - warps, warps * 32 + 96);
+    meet_cluster();
   };
 
   if (warp >= warps) {
@@ -105,12 +112,13 @@ __global__ void __launch_bounds__(kMaxGroups * 128 + 128, 1)
     const WgmmaCopies<kTokens, kMulticast, kStream, kLower> copies = {
         p, at, base, full, empty, worker, kSplit ? rank : 0, kMulticast ? rank : 0};
     if (warp == warps) {
-      copies.weights(meet);
+      copies.weights(may_copy);
     } else if (warp == warps + 1) {
-      copies.activations(activations, meet);
+      copies.activations(activations, may_copy);
     } else {
       set_up(warp - 2);
-      meet();
+      barrier_arrive(kMayMultiply, warps * 32 + 64);
+      meet_cluster();
       // Waits for the sums that are left in the multiplying warps' stead: 2 us of a GEMM.
       Parts part(work, worker);
       if (kStream && warp == warps + 2 && split == 1 && part.next(work, 0) && part.k_begin > 0) {
@@ -121,7 +129,8 @@ __global__ void __launch_bounds__(kMaxGroups * 128 + 128, 1)
     }
   } else {
     set_up(warp);
-    meet();
+    barrier_sync(kMayMultiply, warps * 32 + 64);
+    meet_cluster();
     if (split > 1 && threadIdx.x < kKGroups) {
       int own = 0;
       const int units = units_of(Tile(worker, work).token);

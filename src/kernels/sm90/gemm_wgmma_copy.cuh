@@ -39,9 +39,9 @@ struct WgmmaCopies {
   int part_of_k;         // of those that share a tile
   int half;              // of the kTileBlocks
 
-  // meet() returns when the barriers of all who copy are set up.
-  template <class Meet>
-  __device__ __forceinline__ void weights(const Meet& meet) const {
+  // may_copy() returns when the block's barriers are set up, with two blocks those of both.
+  template <class MayCopy>
+  __device__ __forceinline__ void weights(const MayCopy& may_copy) const {
     using namespace nibble::cuda;
     Parts part(p.work, worker);
     const int64_t k_stride = row_blocks(p.n) * kBlockBytes;
@@ -61,7 +61,7 @@ struct WgmmaCopies {
     compute_now(bytes);
     compute_now(part.k_begin);
     compute_now(part.k_end);
-    meet();
+    may_copy();
     if (!elect_one()) return;
     uint32_t slot = 0, parity = 1;
 #pragma unroll 1
@@ -80,8 +80,9 @@ struct WgmmaCopies {
     let_next_kernel_start();
   }
 
-  template <class Meet>
-  __device__ __forceinline__ void activations(const CUtensorMap& map, const Meet& meet) const {
+  template <class MayCopy>
+  __device__ __forceinline__ void activations(const CUtensorMap& map,
+                                              const MayCopy& may_copy) const {
     using namespace nibble::cuda;
     prefetch_tensor_map(&map);
     Parts part(p.work, worker);
@@ -97,7 +98,7 @@ struct WgmmaCopies {
     compute_now(token);
     compute_now(part.k_begin);
     compute_now(part.k_end);
-    meet();
+    may_copy();
     if (!elect_one()) return;
     wait_for_previous_kernel();
     uint32_t slot = 0, parity = 1;
