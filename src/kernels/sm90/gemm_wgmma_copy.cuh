@@ -4,7 +4,7 @@
 // meets. All lanes of a warp do that and one copies: elect.sync tells ptxas that it is one. Behind
 // `lane == 0` it held nothing in uniform registers and issued each copy in a loop over the lanes.
 // The first copy came 1,900 clocks after a block's start and comes after 1,450: 7168 x 2048 at m =
-// 128, 256 and 512 9.0, 13.9 and 23.4 -> 8.7, 13.4 and 23.0 us.
+// 128, 256 and 512 9.0, 13.9 and 23.4 -> 8.8, 13.5 and 23.0 us.
 //
 // What lost: loops unrolled by two or four (1 %), values brought to uniform registers by hand, no
 // wait for slots of the first round (0.3 %).
@@ -57,6 +57,7 @@ struct WgmmaCopies {
       from = reinterpret_cast<int64_t>(p.weights) + part.k_begin * k_stride + block * kBlockBytes;
     };
     next();
+    // Asked for here; ptxas still moves the end of it behind the barrier.
     compute_now(from);
     compute_now(bytes);
     compute_now(part.k_begin);
