@@ -18,7 +18,7 @@ struct Times {  // seconds of one launch
 };
 
 // All contenders in turns, forwards and backwards: a chip that was at work for a second is slower
-// than one that was not, by up to 14 % on an H200.
+// than one that was not, by up to 14 % on an H200. A GPU rests before each turn.
 std::vector<Times> time_in_turns(const Device& device, std::span<const Launch> contenders);
 Times time_one(const Device& device, const Launch& launch);
 
