@@ -4,8 +4,8 @@
 //   bench_sm90_gemm --check [--impl TEXT] [--m ...] [--shape ...]
 // CUDA graphs of up to 48 launches, weights rotated past L2, medians of 7 turns of all that is
 // compared with cuBLAS, for which the card has rested; --sustained adds times of the chosen one and
-// of cuBLAS in a row, alone, after a quarter of a second of it; --top times that many of the
-// best candidates of each implementation, by estimate; --impl takes only those whose name and
+// of cuBLAS in a row, alone, after a quarter of a second of it; --top times that many of the best
+// candidates of each implementation, by estimate; --impl takes only those whose name and
 // configuration hold every text of a list, such as wgmma,tile_m=32. Each configuration's output is
 // compared with an fp64 sum over every token and a sample of rows. --check does so for every
 // candidate, every type of output, with and without C and programmatic dependent launch.

@@ -30,9 +30,9 @@ def row(m: int, cells: list[dict]) -> dict:
                "cuBLAS bf16 / time": geomean(cublas), "least of six": min(cublas),
                "chosen / best": geomean(best), "worst choice": max(best)}
     if "sustained_us" in cells[0]:
-        cublas = [c["sustained_cublas_us"] / c["sustained_us"] for c in cells]
+        sustained = [c["sustained_cublas_us"] / c["sustained_us"] for c in cells]
         figures |= {"sustained / floor": geomean([c["sustained_us"] / c["floor_us"] for c in cells]),
-                    "cuBLAS / time, sustained": geomean(cublas), "least": min(cublas)}
+                    "cuBLAS / time, sustained": geomean(sustained), "least": min(sustained)}
     return {"m": m} | {name: float(f"{value:.3g}") for name, value in figures.items()}
 
 

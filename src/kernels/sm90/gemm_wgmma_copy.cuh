@@ -64,20 +64,12 @@ struct WgmmaCopies {
     compute_now(part.k_end);
     may_copy();
     if (!elect_one()) return;
-    uint32_t slot = 0, parity = 1;
-#pragma unroll 1
-    while (more) {
-#pragma unroll 1
-      for (int k = part.k_begin; k < part.k_end; ++k) {
-        mbarrier_wait(empty + slot * 8, parity);
-        mbarrier_expect(full + slot * 8, bytes);
-        bulk_copy(base + at.weights + slot * p.slot_weights, reinterpret_cast<const void*>(from),
-                  bytes, full + slot * 8);
-        from += k_stride;
-        next_slot(slot, parity, p.stages);
-      }
-      next();
-    }
+    fill_ring(part, more, next, [&](uint32_t slot, int) {
+      mbarrier_expect(full + slot * 8, bytes);
+      bulk_copy(base + at.weights + slot * p.slot_weights, reinterpret_cast<const void*>(from),
+                bytes, full + slot * 8);
+      from += k_stride;
+    });
     let_next_kernel_start();
   }
 
@@ -102,28 +94,39 @@ struct WgmmaCopies {
     may_copy();
     if (!elect_one()) return;
     wait_for_previous_kernel();
+    fill_ring(part, more, next, [&](uint32_t slot, int k) {
+      mbarrier_expect(full + slot * 8, p.work.tile_tokens * kBlockK * 2);
+      const uint32_t to = base + kRingAt + slot * at.slot_activations;
+      if (pairs) {
+        tensor_copy(to, &map, 0, token, k * 2, full + slot * 8);
+        return;
+      }
+#pragma unroll
+      for (int box = 0; box < 2; ++box) {
+        const uint32_t to_box = to + (box * kTokens + half_at) * 128;
+        const int x = k * kBlockK + box * 64, y = token + half_at;
+        if constexpr (kMulticast) {
+          tensor_copy_multicast(to_box, &map, x, y, full + slot * 8, 3);
+        } else {
+          tensor_copy(to_box, &map, x, y, full + slot * 8);
+        }
+      }
+    });
+  }
+
+ private:
+  // copy(slot, k) for each 128 of k of each part, into a slot that was given back; next() goes on
+  // to the next part, of which there is one while `more`.
+  template <class Next, class Copy>
+  __device__ __forceinline__ void fill_ring(const Parts& part, const bool& more, const Next& next,
+                                            const Copy& copy) const {
     uint32_t slot = 0, parity = 1;
 #pragma unroll 1
     while (more) {
 #pragma unroll 1
       for (int k = part.k_begin; k < part.k_end; ++k) {
-        mbarrier_wait(empty + slot * 8, parity);
-        mbarrier_expect(full + slot * 8, p.work.tile_tokens * kBlockK * 2);
-        const uint32_t to = base + kRingAt + slot * at.slot_activations;
-        if (pairs) {
-          tensor_copy(to, &map, 0, token, k * 2, full + slot * 8);
-        } else {
-#pragma unroll
-          for (int box = 0; box < 2; ++box) {
-            const uint32_t to_box = to + (box * kTokens + half_at) * 128;
-            const int x = k * kBlockK + box * 64, y = token + half_at;
-            if constexpr (kMulticast) {
-              tensor_copy_multicast(to_box, &map, x, y, full + slot * 8, 3);
-            } else {
-              tensor_copy(to_box, &map, x, y, full + slot * 8);
-            }
-          }
-        }
+        cuda::mbarrier_wait(empty + slot * 8, parity);
+        copy(slot, k);
         next_slot(slot, parity, p.stages);
       }
       next();
