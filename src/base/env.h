@@ -1,5 +1,5 @@
 // The environment variables that Nibble reads: NIBBLE_FORCE_IMPL, NIBBLE_VERBOSE, NIBBLE_CACHE_DIR,
-// NIBBLE_CUBLASLT.
+// NIBBLE_CUBLASLT, NIBBLE_PLAIN_LAUNCH.
 #pragma once
 
 #include <optional>

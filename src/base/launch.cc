@@ -8,6 +8,7 @@
 #include "base/check.h"
 #include "base/cuda.h"
 #include "base/cuda_check.h"
+#include "base/graph_launch.h"
 
 namespace nibble::cuda {
 namespace {
@@ -41,10 +42,14 @@ void launch_kernel(const LaunchConfig& config, const char* name, const void* ker
   if (config.shared_bytes > kDefaultSharedBytes || config.stream.load) {
     allow_all_shared_memory(kernel, name, config.stream.index);
   }
-  if (config.stream.load) return;
+  const unsigned cluster = config.cluster.x * config.cluster.y * config.cluster.z;
+  if (config.stream.load) {
+    if (cluster <= kPortableCluster) prepare_graph(config, kernel, params);
+    return;
+  }
+  if (cluster <= kPortableCluster && launch_as_graph(config, name, kernel, params)) return;
   cudaLaunchAttribute attributes[2];
   unsigned count = 0;
-  const unsigned cluster = config.cluster.x * config.cluster.y * config.cluster.z;
   if (cluster > 1) {
     if (cluster > kPortableCluster) {
       check(cudaFuncSetAttribute(kernel, cudaFuncAttributeNonPortableClusterSizeAllowed, 1), name);

@@ -47,8 +47,13 @@ __device__ __forceinline__ void wgmma(float (&d)[kColumns / 2], const uint32_t* 
   "+f"(d[i]), "+f"(d[i + 1]), "+f"(d[i + 2]), "+f"(d[i + 3]), "+f"(d[i + 4]), "+f"(d[i + 5]), \
       "+f"(d[i + 6]), "+f"(d[i + 7])
 #define NIBBLE_D16(i) NIBBLE_D8(i), NIBBLE_D8(i + 8)
+#define NIBBLE_D24(i) NIBBLE_D16(i), NIBBLE_D8(i + 16)
 #define NIBBLE_D32(i) NIBBLE_D16(i), NIBBLE_D16(i + 16)
+#define NIBBLE_D40(i) NIBBLE_D32(i), NIBBLE_D8(i + 32)
+#define NIBBLE_D48(i) NIBBLE_D32(i), NIBBLE_D16(i + 32)
+#define NIBBLE_D56(i) NIBBLE_D48(i), NIBBLE_D8(i + 48)
 #define NIBBLE_D64(i) NIBBLE_D32(i), NIBBLE_D32(i + 32)
+#define NIBBLE_D96(i) NIBBLE_D64(i), NIBBLE_D32(i + 64)
 #define NIBBLE_D128(i) NIBBLE_D64(i), NIBBLE_D64(i + 64)
 #define NIBBLE_WGMMA(f16, type, columns, outputs, names, a_names, b_names)                       \
   template <>                                                                                    \
@@ -64,29 +69,32 @@ __device__ __forceinline__ void wgmma(float (&d)[kColumns / 2], const uint32_t* 
   }
 #define NIBBLE_NAMES8 "%0, %1, %2, %3, %4, %5, %6, %7"
 #define NIBBLE_NAMES16 NIBBLE_NAMES8 ", %8, %9, %10, %11, %12, %13, %14, %15"
-#define NIBBLE_NAMES32 \
-  NIBBLE_NAMES16       \
-  ", "                 \
-  "%16, %17, %18, %19, %20, %21, %22, %23, %24, %25, %26, %27, %28, %29, %30, %31"
-#define NIBBLE_NAMES64                                                               \
-  NIBBLE_NAMES32                                                                     \
-  ", "                                                                               \
-  "%32, %33, %34, %35, %36, %37, %38, %39, %40, %41, %42, %43, %44, %45, %46, %47, " \
-  "%48, %49, %50, %51, %52, %53, %54, %55, %56, %57, %58, %59, %60, %61, %62, %63"
-#define NIBBLE_NAMES128                                                                  \
-  NIBBLE_NAMES64                                                                         \
-  ", "                                                                                   \
-  "%64, %65, %66, %67, %68, %69, %70, %71, %72, %73, %74, %75, %76, %77, %78, %79, "     \
-  "%80, %81, %82, %83, %84, %85, %86, %87, %88, %89, %90, %91, %92, %93, %94, %95, "     \
-  "%96, %97, %98, %99, %100, %101, %102, %103, %104, %105, %106, %107, %108, %109, "     \
-  "%110, %111, %112, %113, %114, %115, %116, %117, %118, %119, %120, %121, %122, %123, " \
-  "%124, %125, %126, %127"
-#define NIBBLE_WGMMAS(f16, type)                                                                \
-  NIBBLE_WGMMA(f16, type, 16, NIBBLE_D8(0), NIBBLE_NAMES8, "%8, %9, %10, %11", "%12, %13")      \
-  NIBBLE_WGMMA(f16, type, 32, NIBBLE_D16(0), NIBBLE_NAMES16, "%16, %17, %18, %19", "%20, %21")  \
-  NIBBLE_WGMMA(f16, type, 64, NIBBLE_D32(0), NIBBLE_NAMES32, "%32, %33, %34, %35", "%36, %37")  \
-  NIBBLE_WGMMA(f16, type, 128, NIBBLE_D64(0), NIBBLE_NAMES64, "%64, %65, %66, %67", "%68, %69") \
-  NIBBLE_WGMMA(f16, type, 256, NIBBLE_D128(0), NIBBLE_NAMES128, "%128, %129, %130, %131",       \
+#define NIBBLE_NAMES24 NIBBLE_NAMES16 ", %16, %17, %18, %19, %20, %21, %22, %23"
+#define NIBBLE_NAMES32 NIBBLE_NAMES24 ", %24, %25, %26, %27, %28, %29, %30, %31"
+#define NIBBLE_NAMES40 NIBBLE_NAMES32 ", %32, %33, %34, %35, %36, %37, %38, %39"
+#define NIBBLE_NAMES48 NIBBLE_NAMES40 ", %40, %41, %42, %43, %44, %45, %46, %47"
+#define NIBBLE_NAMES56 NIBBLE_NAMES48 ", %48, %49, %50, %51, %52, %53, %54, %55"
+#define NIBBLE_NAMES64 NIBBLE_NAMES56 ", %56, %57, %58, %59, %60, %61, %62, %63"
+#define NIBBLE_NAMES96                                                                      \
+  NIBBLE_NAMES64                                                                            \
+  ", %64, %65, %66, %67, %68, %69, %70, %71, %72, %73, %74, %75, %76, %77, %78, %79, %80, " \
+  "%81, %82, %83, %84, %85, %86, %87, %88, %89, %90, %91, %92, %93, %94, %95"
+#define NIBBLE_NAMES128                                                                        \
+  NIBBLE_NAMES96                                                                               \
+  ", %96, %97, %98, %99, %100, %101, %102, %103, %104, %105, %106, %107, %108, %109, %110, "   \
+  "%111, %112, %113, %114, %115, %116, %117, %118, %119, %120, %121, %122, %123, %124, %125, " \
+  "%126, %127"
+#define NIBBLE_WGMMAS(f16, type)                                                                  \
+  NIBBLE_WGMMA(f16, type, 16, NIBBLE_D8(0), NIBBLE_NAMES8, "%8, %9, %10, %11", "%12, %13")        \
+  NIBBLE_WGMMA(f16, type, 32, NIBBLE_D16(0), NIBBLE_NAMES16, "%16, %17, %18, %19", "%20, %21")    \
+  NIBBLE_WGMMA(f16, type, 48, NIBBLE_D24(0), NIBBLE_NAMES24, "%24, %25, %26, %27", "%28, %29")    \
+  NIBBLE_WGMMA(f16, type, 64, NIBBLE_D32(0), NIBBLE_NAMES32, "%32, %33, %34, %35", "%36, %37")    \
+  NIBBLE_WGMMA(f16, type, 80, NIBBLE_D40(0), NIBBLE_NAMES40, "%40, %41, %42, %43", "%44, %45")    \
+  NIBBLE_WGMMA(f16, type, 96, NIBBLE_D48(0), NIBBLE_NAMES48, "%48, %49, %50, %51", "%52, %53")    \
+  NIBBLE_WGMMA(f16, type, 112, NIBBLE_D56(0), NIBBLE_NAMES56, "%56, %57, %58, %59", "%60, %61")   \
+  NIBBLE_WGMMA(f16, type, 128, NIBBLE_D64(0), NIBBLE_NAMES64, "%64, %65, %66, %67", "%68, %69")   \
+  NIBBLE_WGMMA(f16, type, 192, NIBBLE_D96(0), NIBBLE_NAMES96, "%96, %97, %98, %99", "%100, %101") \
+  NIBBLE_WGMMA(f16, type, 256, NIBBLE_D128(0), NIBBLE_NAMES128, "%128, %129, %130, %131",         \
                "%132, %133")
 NIBBLE_WGMMAS(false, "bf16")
 NIBBLE_WGMMAS(true, "f16")
@@ -94,13 +102,23 @@ NIBBLE_WGMMAS(true, "f16")
 #undef NIBBLE_WGMMA
 #undef NIBBLE_D8
 #undef NIBBLE_D16
+#undef NIBBLE_D24
 #undef NIBBLE_D32
+#undef NIBBLE_D40
+#undef NIBBLE_D48
+#undef NIBBLE_D56
 #undef NIBBLE_D64
+#undef NIBBLE_D96
 #undef NIBBLE_D128
 #undef NIBBLE_NAMES8
 #undef NIBBLE_NAMES16
+#undef NIBBLE_NAMES24
 #undef NIBBLE_NAMES32
+#undef NIBBLE_NAMES40
+#undef NIBBLE_NAMES48
+#undef NIBBLE_NAMES56
 #undef NIBBLE_NAMES64
+#undef NIBBLE_NAMES96
 #undef NIBBLE_NAMES128
 
 }  // namespace nibble::cuda

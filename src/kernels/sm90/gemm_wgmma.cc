@@ -68,6 +68,17 @@ int resident_clusters(int cluster, const DeviceInfo& device) {
   return std::max(1, kResidentClusters[cluster - 1] * device.num_sms / kH200Sms);
 }
 
+// Whether fewer tokens a tile are enough for the same cut: the copy engine makes those that a tile
+// lacks as zeros, and they are multiplied as well.
+bool too_wide(const WgmmaConfig& c, const GemmDesc& d) {
+  const int64_t tokens = ceil_div(d.m, ceil_div(d.m, c.tokens));
+  return std::ranges::any_of(wgmma_kernels(), [&](const WgmmaKernel& kernel) {
+    WgmmaConfig narrower = c;
+    narrower.tokens = kernel.tokens;
+    return kernel.tokens < c.tokens && kernel.tokens >= tokens && wgmma_fits(narrower, d.k);
+  });
+}
+
 // The span holds until the thread's next call.
 std::span<const KernelConfig> candidates(const GemmDesc& d, const DeviceInfo& device) {
   static const std::vector<WgmmaConfig> all = all_configs();
@@ -83,33 +94,32 @@ std::span<const KernelConfig> candidates(const GemmDesc& d, const DeviceInfo& de
     // A cluster that shares a tile starts anew for the next one, so a second wave always lost.
     const bool too_split = c.split * c.k_groups > 1 && tiles > resident;
     const bool even = c.stream && tiles % resident == 0;
-    if (!too_many && !too_few && !too_split && !even && wgmma_fits(c, d.k))
+    if (!too_many && !too_few && !too_split && !even && wgmma_fits(c, d.k) && !too_wide(c, d))
       fitting.push_back(to_table(c));
   }
   return fitting;
 }
 
 // By tools/fit_sm90_wgmma.py from timings of bench_sm90_gemm on an H200: 18 layers, m = 16 to 1024.
-// By a fit without a layer, what is chosen for it is 0.5 % slower than the best candidate
-// (geometric mean; 10 % at worst). What runs beside each other adds up as the root of squares.
-constexpr double kFixedUs = 2.82;      // launch, first loads, output
+// By a fit without a layer, what is chosen for it is 0.4 % slower than the best candidate
+// (geometric mean; 7 % at worst). What runs beside each other adds up as the root of squares.
+constexpr double kFixedUs = 2.87;      // launch, first loads, output
 constexpr double kFewTokensUs = 0.35;  // up to 8; by hand: beside the decode GEMM's estimates 11008
                                        // x 4096 at m = 3 lost 11 %
-constexpr double kNextTileUs = 1.15;   // nothing is multiplied while a tile is written out
-constexpr double kReduceUs = 0.729;    // the sums of a tile that two blocks share,
-constexpr double kGroupsUs = 0.396;    // two k groups,
-constexpr double kMorePartsUs = 0.124;      // of each part more,
-constexpr double kReduceNs = 10.7;          // a token of 64 rows that another part sums
-constexpr double kStreamUs = 1.23;          // a block's sums that come through L2,
-constexpr double kStreamNs = 11.5;          // a token of 64 rows of them
-constexpr double kMacsPerNs = 3900.0;       // of a multiprocessor's tensor cores,
-constexpr double kPowerMacsPerNs = 3970.0;  // and where all of them are at the card's power
+constexpr double kNextTileUs = 1.01;   // nothing is multiplied while a tile is written out
+constexpr double kReduceUs = 0.399;    // the sums of a tile that two blocks share,
+constexpr double kGroupsUs = 0.268;    // two k groups,
+constexpr double kMorePartsUs = 0.228;      // of each part more,
+constexpr double kReduceNs = 9.76;          // a token of 64 rows that another part sums
+constexpr double kStreamUs = 1.41;          // a block's sums that come through L2,
+constexpr double kStreamNs = 9.1;           // a token of 64 rows of them
+constexpr double kMacsPerNs = 3920.0;       // of a multiprocessor's tensor cores,
+constexpr double kPowerMacsPerNs = 3850.0;  // and where all of them are at the card's power
 constexpr double kWidenNs = 131.0;          // 64 rows x 128 of k, with reading them,
-constexpr double kPowerWidenNs = 65.1;      // and at the card's power: why more tokens a tile win
-constexpr double kStepNs = 184.0;           // 128 of k, however few rows
-constexpr double kWideTile = 1.15;          // 256 tokens: too few registers to hide what is read
-constexpr double kGroupsStep = 1.01;        // k groups: two steps' activations for the same rows
-constexpr double kDramEfficiency = 0.754;
+constexpr double kPowerWidenNs = 56.2;      // and at the card's power: why more tokens a tile win
+constexpr double kStepNs = 180.0;           // 128 of k, however few rows
+constexpr double kWideTile = 1.16;  // over 128 tokens: too few registers to hide what is read
+constexpr double kDramEfficiency = 0.742;
 
 double estimate_us(const GemmDesc& d, const KernelConfig& config, const DeviceInfo& device) {
   const WgmmaConfig c = from_table(config);
@@ -122,7 +132,7 @@ double estimate_us(const GemmDesc& d, const KernelConfig& config, const DeviceIn
     const double multiply =
         static_cast<double>(groups * kGroupRows) * c.tokens * kBlockK / kMacsPerNs;
     const double step = std::hypot(multiply, groups * kWidenNs, kStepNs);
-    return steps * step * (c.tokens == 256 ? kWideTile : c.k_groups > 1 ? kGroupsStep : 1.0);
+    return steps * step * (c.tokens > 128 ? kWideTile : 1.0);
   };
   double multiplying = waves * tile_ns(c.groups * c.k_groups);
   if (cut.lower()) {

@@ -30,11 +30,15 @@ constexpr Variant variant() {
 }
 // In the order of preference: the first with room for a config's groups takes it.
 const Variant kVariants[] = {
-    variant<16, 5>(),           variant<32, 5>(),           variant<64, 2>(),
-    variant<64, 4>(),           variant<64, 5>(),           variant<128, 2>(),
+    variant<16, 5>(),           variant<32, 5>(),           variant<48, 5>(),
+    variant<64, 2>(),           variant<64, 4>(),           variant<64, 5>(),
+    variant<80, 2>(),           variant<80, 4>(),           variant<96, 2>(),
+    variant<96, 3>(),           variant<96, 4>(),           variant<112, 2>(),
+    variant<112, 3>(),          variant<112, 4>(),          variant<128, 2>(),
     variant<128, 3>(),          variant<128, 4>(),          variant<16, 4, 2>(),
-    variant<32, 4, 2>(),        variant<64, 2, 2>(),        variant<64, 2, 1, true>(),
-    variant<128, 4, 1, true>(), variant<256, 2, 1, true>(),
+    variant<32, 4, 2>(),        variant<48, 4, 2>(),        variant<64, 2, 2>(),
+    variant<64, 2, 1, true>(),  variant<128, 4, 1, true>(), variant<192, 2, 1, true>(),
+    variant<256, 2, 1, true>(),
 };
 
 const Variant* find(const WgmmaConfig& c) {

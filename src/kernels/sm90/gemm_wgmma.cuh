@@ -63,12 +63,15 @@ __global__ void __launch_bounds__(kMaxGroups * 128 + 128, 1)
   constexpr int kSumsThere = 1, kSumsLeft = 7, kMayMultiply = 8, kMayCopy = 9;
   // Pairs of k16 steps that are widened and then multiplied together, while the ones before are
   // under way. Two took 3 % less than one where registers last.
-  constexpr int kBatch = kTokens <= 32 ? 2 : 1;
+  constexpr int kBatch = kTokens <= 48 ? 2 : 1;
   // One or two warpgroups hide little: they wait for the pair before only when they have widened
   // the next (3 to 6 % faster; more warpgroups 1 to 3 % slower; in batches of two, ptxas would then
   // write registers that products still read: sm90_sass_test), and read the next step's first
   // weights in the middle of a step (1 to 8 %; three and four 1 to 2 % slower, five 2 % faster).
   constexpr bool kFew = kMaxGroups <= 2 && kTokens >= 64 && !kMulticast;
+  constexpr WidenFirst kFirst = !kFew            ? WidenFirst::kCodes
+                                : kTokens == 128 ? WidenFirst::kScalesAndRest
+                                                 : WidenFirst::kScales;
   constexpr bool kEarly = (kFew && kKGroups == 1) || (kTokens == 64 && kMaxGroups == 5);
   using Parts = WgmmaParts<kStream>;
   using Tile = WgmmaTile<kLower>;
@@ -210,8 +213,9 @@ __global__ void __launch_bounds__(kMaxGroups * 128 + 128, 1)
       uint4 codes[2], scales;
       const auto load_half = [&](int half) {
         const uint32_t from = lane_codes + slot * slot_weights;
-        codes[half] = load_shared_16(from + half * 512);
+        if (kFirst != WidenFirst::kScalesAndRest) codes[half] = load_shared_16(from + half * 512);
         const uint2 of_pairs = load_shared_8(from + scales_behind + half * 8);
+        if (kFirst == WidenFirst::kScalesAndRest) codes[half] = load_shared_16(from + half * 512);
         (half == 0 ? scales.x : scales.z) = of_pairs.x;
         (half == 0 ? scales.y : scales.w) = of_pairs.y;
       };
@@ -235,7 +239,8 @@ __global__ void __launch_bounds__(kMaxGroups * 128 + 128, 1)
           for (int i = 0; i < kBatch; ++i) {
             const int of = pair + i;
             const uint4& c = codes[of / 2];
-            widen_pair<kWide, kFew>(of % 2 ? c.z : c.x, of % 2 ? c.w : c.y, (&scales.x)[of], a[i]);
+            widen_pair<kWide, kFirst>(of % 2 ? c.z : c.x, of % 2 ? c.w : c.y, (&scales.x)[of],
+                                      a[i]);
           }
           if (kEarly && pair + kBatch == 4 && more) load_half(1);
           if (kFew) {
@@ -346,12 +351,14 @@ __global__ void __launch_bounds__(kMaxGroups * 128 + 128, 1)
           staged.template write<kStaged>(own_part, parts);
         }
       } else if (plain) {
-        for_each<kTokens / kUnit / kStaged>([&]<int batch>() {
+        constexpr int kUnits = kTokens / kUnit;
+        for_each<(kUnits + kStaged - 1) / kStaged>([&]<int batch>() {
+          constexpr int kFrom = batch * kStaged;
+          constexpr int kCount = kUnits - kFrom < kStaged ? kUnits - kFrom : kStaged;
           barrier_sync(group_barrier, 128);  // the ones before have been read
-          for_each<kStaged>(
-              [&]<int i>() { staged.put(i, by, sum + (batch * kStaged + i) * (kUnit / 2)); });
+          for_each<kCount>([&]<int i>() { staged.put(i, by, sum + (kFrom + i) * (kUnit / 2)); });
           barrier_sync(group_barrier, 128);
-          staged.template write<kStaged>(batch * kStaged, 1);
+          staged.template write<kCount>(kFrom, 1);
         });
       } else {
         for_each<kTokens / kUnit>([&]<int u>() { write_warp_unit(u, sum + u * (kUnit / 2)); });

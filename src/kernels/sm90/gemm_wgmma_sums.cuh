@@ -74,10 +74,11 @@ struct SharedTile {
   }
 
   // Two parts: each lane selects which half of its sums it keeps, so that no unit has a branch of
-  // its own, and what the other left is read at once.
+  // its own, and what the other left is read at once. An odd unit is the first part's.
   template <class Done>
   __device__ __forceinline__ void add_two(float* sum, Done done) const {
     const bool second = part != 0;
+    float* const last = sum + (kUnits - 1) * kSums;
     cuda::for_each<kUnits / 2>([&]<int i>() {
       float* const keep = sum + 2 * i * kSums;
       float* const given = keep + kSums;
@@ -89,9 +90,13 @@ struct SharedTile {
       }
       if (2 * i + !second < units) give(!second, i, given);
     });
+    const bool own_last = kUnits % 2 == 1 && !second && kUnits <= units;
+    if (kUnits % 2 == 1 && second && kUnits <= units) give(0, kUnits / 2, last);
     wait_for_sums();
     cuda::for_each<kUnits / 2>([&]<int i>() { add(!second, i, sum + 2 * i * kSums); });
+    if (own_last) add(1, kUnits / 2, last);
     cuda::for_each<kUnits / 2>([&]<int i>() { done(2 * i + second, i, sum + 2 * i * kSums); });
+    if (own_last) done(kUnits - 1, kUnits / 2, last);
   }
 
   // done(unit, index, its sums) for each unit that is the part's; of two parts, also for those

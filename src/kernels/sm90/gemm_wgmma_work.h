@@ -18,8 +18,9 @@ constexpr int kTokenGroup = 8;   // token tiles that take turns before the next 
 // many as cost the ring no more than one of its slots.
 NIBBLE_HD constexpr int unit_tokens(int tokens) { return tokens <= 32 ? 8 : 16; }
 NIBBLE_HD constexpr int staged_units(int tokens, int max_groups) {
-  if (tokens == 256) return 1;
-  return (tokens == 64 && max_groups <= 2) || (tokens == 128 && max_groups <= 3) ? 4 : 2;
+  if (tokens > 128) return 1;
+  const bool few = max_groups <= (tokens == 64 ? 2 : 3);
+  return tokens < 64 || !few ? 2 : tokens == 96 ? 3 : 4;
 }
 constexpr int kWarpUnitBytes = 16 * 16 * 2;  // where a warp writes its 16 rows out by itself
 constexpr int kFactorBytes = 2 * 16 * 4;     // alpha and bias of a warp's rows
@@ -81,7 +82,7 @@ NIBBLE_HD constexpr int multiply_registers(int max_groups) {
 
 // Kernels that can cut the stream of tiles: those with registers to spare.
 NIBBLE_HD constexpr bool is_streamed(int tokens, int max_groups) {
-  return tokens >= 64 && max_groups <= (tokens == 128 ? 3 : 4);
+  return tokens >= 64 && max_groups <= (tokens > 80 ? 3 : 4);
 }
 
 // Kernels that can have lower tiles. (In those of two groups the other loop would be 13
@@ -91,7 +92,7 @@ NIBBLE_HD constexpr bool is_lowered(int max_groups) { return max_groups > 2; }
 // Kernels whose tiles the blocks of a cluster, or k groups, can share: the sums of wider ones leave
 // the ring too few slots (192 rows x 128 tokens, by three blocks: three, 8 % slower).
 NIBBLE_HD constexpr bool is_shared(int tokens, int max_groups) {
-  return tokens <= 64 || (tokens == 128 && max_groups <= 2);
+  return tokens <= 64 || (tokens <= 128 && max_groups <= 2);
 }
 
 // A tile of up to so many tokens is whole where it is the only one: one copy a slot gains more than

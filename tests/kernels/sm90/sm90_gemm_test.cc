@@ -1,8 +1,11 @@
 // What the case table does not reach: refusals, more elements than 31 bits count, captured graphs.
 // Runs on a machine with an sm_90 device (ctest -L gpu); skipped elsewhere.
+#include <cuda_runtime_api.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <chrono>
+#include <future>
 #include <optional>
 #include <string>
 #include <vector>
@@ -164,6 +167,50 @@ TEST_F(Sm90Gemm, ReadsWeightsOfMoreThan31Bits) {
       EXPECT_EQ(at(d, (m - 1) * kN + row), 16) << "row " << row << ", m = " << m;
     }
   }
+}
+
+// A kernel is put on a stream as a graph of one node (base/graph_launch.h), except into another.
+TEST_F(Sm90Gemm, IsCapturedIntoAGraph) {
+  constexpr int64_t kN = 64, kK = 64;
+  void* const stream = device_->stream().cuda;
+  for (const int64_t m : {1, 40}) {  // both kernels
+    const auto a = zeros(m * kK * 2), d = zeros(m * kN * 2);
+    const GemmPlan p = plan(kN, kK, m);
+    set_row(a, kK, m - 1, 1);
+    p.run(a.get(), kK, d.get(), kN, m);
+    EXPECT_EQ(at(d, m * kN - 1), 16);
+    cuda::begin_capture(stream);
+    p.run(a.get(), kK, d.get(), kN, m);
+    const cuda::OwnedGraph graph(0, cuda::end_capture(stream));
+    set_row(a, kK, m - 1, 2);
+    EXPECT_EQ(at(d, m * kN - 1), 16) << "capturing ran it";
+    cuda::launch_graph(graph.get(), stream);
+    EXPECT_EQ(at(d, m * kN - 1), 32);
+  }
+}
+
+TEST_F(Sm90Gemm, StreamsDoNotWaitForOneAnother) {
+  constexpr int64_t kN = 64, kK = 64;
+  const Device other = Device::cuda();
+  const auto a = zeros(kK * 2), d = zeros(kN * 2), d_other = zeros(kN * 2);
+  set_row(a, kK, 0, 1);
+  const GemmPlan here = plan(kN, kK, 1);
+  const GemmPlan there(ones(kN, kK), other, {.max_m = 1, .a = DType::kBF16, .d = DType::kBF16});
+  std::promise<void> may_go_on;
+  std::future<void> signal = may_go_on.get_future();
+  const auto wait = [](void* promised) {
+    static_cast<std::future<void>*>(promised)->wait_for(std::chrono::seconds(20));
+  };
+  ASSERT_EQ(cudaLaunchHostFunc(static_cast<cudaStream_t>(device_->stream().cuda), wait, &signal),
+            cudaSuccess);
+  for (int call = 0; call < 3; ++call) here.run(a.get(), kK, d.get(), kN, 1);
+  for (int call = 0; call < 3; ++call) there.run(a.get(), kK, d_other.get(), kN, 1);
+  const auto begin = std::chrono::steady_clock::now();
+  other.synchronize();
+  EXPECT_LT(std::chrono::steady_clock::now() - begin, std::chrono::seconds(10));
+  may_go_on.set_value();
+  EXPECT_EQ(at(d, kN - 1), 16);
+  EXPECT_EQ(at(d_other, kN - 1), 16);
 }
 
 }  // namespace

@@ -1,0 +1,155 @@
+#include "base/graph_launch.h"
+
+#include <memory>
+#include <mutex>
+#include <unordered_map>
+
+#include "base/cuda_check.h"
+#include "base/env.h"
+
+namespace nibble::cuda {
+namespace {
+
+// A graph runs once at a time, so each stream has its own: launches on two of them would wait for
+// one another. A stream's id, unlike its handle, never comes again.
+struct Key {
+  const void* kernel;
+  unsigned long long stream;
+  int device;
+  dim3 cluster;
+
+  bool operator==(const Key& o) const {
+    return kernel == o.kernel && stream == o.stream && device == o.device &&
+           cluster.x == o.cluster.x && cluster.y == o.cluster.y && cluster.z == o.cluster.z;
+  }
+};
+struct KeyHash {
+  size_t operator()(const Key& k) const {
+    const size_t which = k.cluster.x + 32 * k.cluster.y + 1024 * k.cluster.z + 65536 * k.device;
+    return (reinterpret_cast<size_t>(k.kernel) * 31 + k.stream) * 31 + which;
+  }
+};
+
+// What the runtime does meanwhile is no part of what another thread captures.
+struct OutsideCaptures {
+  cudaStreamCaptureMode mode = cudaStreamCaptureModeRelaxed;
+  OutsideCaptures() { cudaThreadExchangeStreamCaptureMode(&mode); }
+  ~OutsideCaptures() { cudaThreadExchangeStreamCaptureMode(&mode); }
+};
+
+cudaKernelNodeParams node_params(const LaunchConfig& config, const void* kernel, void** params) {
+  cudaKernelNodeParams p = {};
+  p.func = const_cast<void*>(kernel);
+  p.gridDim = config.grid;
+  p.blockDim = config.block;
+  p.sharedMemBytes = static_cast<unsigned>(config.shared_bytes);
+  p.kernelParams = params;
+  return p;
+}
+
+class KernelGraph {
+ public:
+  KernelGraph(const LaunchConfig& config, const void* kernel, void** params) {
+    const OutsideCaptures outside;
+    made_ = make(config, node_params(config, kernel, params));
+    if (!made_) cudaGetLastError();
+  }
+  KernelGraph(const KernelGraph&) = delete;
+  ~KernelGraph() {
+    if (exec_ != nullptr) cudaGraphExecDestroy(exec_);
+    if (graph_ != nullptr) cudaGraphDestroy(graph_);
+  }
+
+  // Where this fails there is nothing to report: cudaLaunchKernelExC will.
+  bool set(const cudaKernelNodeParams& params) const {
+    if (made_ && cudaGraphExecKernelNodeSetParams(exec_, node_, &params) == cudaSuccess)
+      return true;
+    cudaGetLastError();
+    return false;
+  }
+  cudaGraphExec_t exec() const { return exec_; }
+
+ private:
+  bool make(const LaunchConfig& config, const cudaKernelNodeParams& params) {
+    const auto stream = static_cast<cudaStream_t>(config.stream.cuda);
+    cudaLaunchAttributeValue cluster = {}, priority = {};
+    cluster.clusterDim = {config.cluster.x, config.cluster.y, config.cluster.z};
+    const auto set = [&](cudaLaunchAttributeID id, const cudaLaunchAttributeValue& value) {
+      return cudaGraphKernelNodeSetAttribute(node_, id, &value) == cudaSuccess;
+    };
+    const bool clustered = config.cluster.x * config.cluster.y * config.cluster.z > 1;
+    return cudaGraphCreate(&graph_, 0) == cudaSuccess &&
+           cudaGraphAddKernelNode(&node_, graph_, nullptr, 0, &params) == cudaSuccess &&
+           (!clustered || set(cudaLaunchAttributeClusterDimension, cluster)) &&
+           cudaStreamGetPriority(stream, &priority.priority) == cudaSuccess &&
+           set(cudaLaunchAttributePriority, priority) &&
+           cudaGraphInstantiate(&exec_, graph_, 0) == cudaSuccess &&
+           cudaGraphUpload(exec_, stream) == cudaSuccess;
+  }
+
+  cudaGraph_t graph_ = nullptr;
+  cudaGraphNode_t node_ = nullptr;
+  cudaGraphExec_t exec_ = nullptr;
+  bool made_ = false;
+};
+
+class KernelGraphs {
+ public:
+  std::mutex mutex;
+
+  // Null where the stream takes no graph.
+  const KernelGraph* find(const LaunchConfig& config, const void* kernel, void** params) {
+    const auto stream = static_cast<cudaStream_t>(config.stream.cuda);
+    cudaStreamCaptureStatus status = cudaStreamCaptureStatusNone;
+    Key key = {kernel, 0, config.stream.index, config.cluster};
+    if (cudaStreamIsCapturing(stream, &status) != cudaSuccess) {
+      cudaGetLastError();
+      return nullptr;
+    }
+    // Asked for its id, a stream that is captured would no longer be.
+    if (status != cudaStreamCaptureStatusNone) return nullptr;
+    if (cudaStreamGetId(stream, &key.stream) != cudaSuccess) {
+      cudaGetLastError();
+      return nullptr;
+    }
+    if (const auto found = all_.find(key); found != all_.end()) return &found->second;
+    // Of streams that come and go. What still runs of a graph that is destroyed ends first.
+    if (all_.size() >= kMost) all_.clear();
+    return &all_.try_emplace(key, config, kernel, params).first->second;
+  }
+
+ private:
+  static constexpr size_t kMost = 1024;
+  std::unordered_map<Key, KernelGraph, KeyHash> all_;
+};
+
+// Never destroyed: when statics are, CUDA may be gone.
+KernelGraphs& graphs() {
+  static auto& all = *new KernelGraphs;
+  return all;
+}
+
+bool is_plain(const LaunchConfig& config) {
+  static const bool plain = env("NIBBLE_PLAIN_LAUNCH") == "1";
+  return plain || config.pdl;
+}
+
+}  // namespace
+
+void prepare_graph(const LaunchConfig& config, const void* kernel, void** params) {
+  if (is_plain(config)) return;
+  const std::lock_guard lock(graphs().mutex);
+  graphs().find(config, kernel, params);
+}
+
+bool launch_as_graph(const LaunchConfig& config, const char* name, const void* kernel,
+                     void** params) {
+  if (is_plain(config)) return false;
+  const std::lock_guard lock(graphs().mutex);
+  const KernelGraph* graph = graphs().find(config, kernel, params);
+  if (graph == nullptr || !graph->set(node_params(config, kernel, params))) return false;
+  check(cudaGraphLaunch(graph->exec(), static_cast<cudaStream_t>(config.stream.cuda)), name);
+  return true;
+}
+
+}  // namespace nibble::cuda
