@@ -64,10 +64,7 @@ int set_device(int device) {
   return before;
 }
 
-void restore_device(int device) noexcept {
-  int current = 0;
-  if (cudaGetDevice(&current) == cudaSuccess && current != device) cudaSetDevice(device);
-}
+void restore_device(int device) noexcept { cudaSetDevice(device); }
 
 void* new_memory(int device, size_t bytes) {
   const DeviceScope scope(device);

@@ -20,18 +20,20 @@ struct Properties {
 // Throws kDevice ("no CUDA device ...") where the machine has no such device or no driver.
 Properties properties(int device);
 
-// The device that the calling thread's next calls are for. Restores the one before.
+// The device that the calling thread's next calls are for, and for a scope.
 int set_device(int device);  // returns the one before
 void restore_device(int device) noexcept;
 class DeviceScope {
  public:
-  explicit DeviceScope(int device) : before_(set_device(device)) {}
-  ~DeviceScope() { restore_device(before_); }
+  explicit DeviceScope(int device) : device_(device), before_(set_device(device)) {}
+  ~DeviceScope() {
+    if (before_ != device_) restore_device(before_);
+  }
   DeviceScope(const DeviceScope&) = delete;
   DeviceScope& operator=(const DeviceScope&) = delete;
 
  private:
-  int before_;
+  int device_, before_;
 };
 
 // What the RAII types below stand on; `device` must be the one that made the handle.

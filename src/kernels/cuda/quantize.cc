@@ -33,12 +33,9 @@ constexpr int64_t kMxFrom = int64_t{1} << 23;       // 1.27 -> 1.20
 // The small kernel's range is longer where the others have a harder time:
 constexpr int64_t kMiddleFromF16 = int64_t{1} << 24;     // 1.12 at 2^23, one row 1.22
 constexpr int64_t kMiddleFromLinear = int64_t{1} << 27;  // 1.01 at 2^26, two rows 1.03
-constexpr int64_t kShortRow = 512;                       // columns: a warp's share of one row
-constexpr int64_t kMiddleFromShort = int64_t{1} << 26;   // 1.12 at 2^24, one row 1.26
 
 int64_t middle_from(const QuantizeDesc& d) {
   if (d.layout == ScaleLayout::kLinear) return kMiddleFromLinear;
-  if (d.k <= kShortRow) return kMiddleFromShort;
   return d.src_type == DType::kF16 ? kMiddleFromF16 : kMiddleFrom;
 }
 
