@@ -37,12 +37,14 @@ inline constexpr uint32_t kOperandStep16 = 32 >> 4;  // to the next 16 of k
 inline constexpr uint32_t kOperandHigh = 1u << 30 | 1024 >> 4;
 
 // d[64, kColumns] += a[64, 16] * b[16, kColumns], bf16 or fp16 in, fp32 sums. Warp i of four has
-// rows 16 i .. 16 i + 15; its a and d are those of mma, d by eight columns. `operand_high` is
-// kOperandHigh, from a register: as a constant it is moved there anew for most products.
+// rows 16 i .. 16 i + 15; its a and d are those of mma, d by eight columns, kColumns / 2 floats.
+// `operand_high` is kOperandHigh, from a register: as a constant it is moved there anew for most
+// products.
 template <bool kF16, int kColumns>
-__device__ __forceinline__ void wgmma(float (&d)[kColumns / 2], const uint32_t* a, uint32_t operand,
+__device__ __forceinline__ void wgmma(float* d, const uint32_t* a, uint32_t operand,
                                       uint32_t operand_high);
 
+#define NIBBLE_D4(i) "+f"(d[i]), "+f"(d[i + 1]), "+f"(d[i + 2]), "+f"(d[i + 3])
 #define NIBBLE_D8(i)                                                                          \
   "+f"(d[i]), "+f"(d[i + 1]), "+f"(d[i + 2]), "+f"(d[i + 3]), "+f"(d[i + 4]), "+f"(d[i + 5]), \
       "+f"(d[i + 6]), "+f"(d[i + 7])
@@ -51,13 +53,15 @@ __device__ __forceinline__ void wgmma(float (&d)[kColumns / 2], const uint32_t* 
 #define NIBBLE_D32(i) NIBBLE_D16(i), NIBBLE_D16(i + 16)
 #define NIBBLE_D40(i) NIBBLE_D32(i), NIBBLE_D8(i + 32)
 #define NIBBLE_D48(i) NIBBLE_D32(i), NIBBLE_D16(i + 32)
+#define NIBBLE_D52(i) NIBBLE_D48(i), NIBBLE_D4(i + 48)
 #define NIBBLE_D56(i) NIBBLE_D48(i), NIBBLE_D8(i + 48)
+#define NIBBLE_D60(i) NIBBLE_D56(i), NIBBLE_D4(i + 56)
 #define NIBBLE_D64(i) NIBBLE_D32(i), NIBBLE_D32(i + 32)
 #define NIBBLE_D96(i) NIBBLE_D64(i), NIBBLE_D32(i + 64)
 #define NIBBLE_D128(i) NIBBLE_D64(i), NIBBLE_D64(i + 64)
 #define NIBBLE_WGMMA(f16, type, columns, outputs, names, a_names, b_names)                       \
   template <>                                                                                    \
-  __device__ __forceinline__ void wgmma<f16, columns>(float(&d)[columns / 2], const uint32_t* a, \
+  __device__ __forceinline__ void wgmma<f16, columns>(float* d, const uint32_t* a,               \
                                                       uint32_t operand, uint32_t operand_high) { \
     asm volatile(                                                                                \
         "{\n .reg .pred add;\n .reg .b64 b;\n setp.eq.b32 add, 0, 0;\n mov.b64 b, {" b_names     \
@@ -73,8 +77,10 @@ __device__ __forceinline__ void wgmma(float (&d)[kColumns / 2], const uint32_t* 
 #define NIBBLE_NAMES32 NIBBLE_NAMES24 ", %24, %25, %26, %27, %28, %29, %30, %31"
 #define NIBBLE_NAMES40 NIBBLE_NAMES32 ", %32, %33, %34, %35, %36, %37, %38, %39"
 #define NIBBLE_NAMES48 NIBBLE_NAMES40 ", %40, %41, %42, %43, %44, %45, %46, %47"
-#define NIBBLE_NAMES56 NIBBLE_NAMES48 ", %48, %49, %50, %51, %52, %53, %54, %55"
-#define NIBBLE_NAMES64 NIBBLE_NAMES56 ", %56, %57, %58, %59, %60, %61, %62, %63"
+#define NIBBLE_NAMES52 NIBBLE_NAMES48 ", %48, %49, %50, %51"
+#define NIBBLE_NAMES56 NIBBLE_NAMES52 ", %52, %53, %54, %55"
+#define NIBBLE_NAMES60 NIBBLE_NAMES56 ", %56, %57, %58, %59"
+#define NIBBLE_NAMES64 NIBBLE_NAMES60 ", %60, %61, %62, %63"
 #define NIBBLE_NAMES96                                                                      \
   NIBBLE_NAMES64                                                                            \
   ", %64, %65, %66, %67, %68, %69, %70, %71, %72, %73, %74, %75, %76, %77, %78, %79, %80, " \
@@ -91,7 +97,9 @@ __device__ __forceinline__ void wgmma(float (&d)[kColumns / 2], const uint32_t* 
   NIBBLE_WGMMA(f16, type, 64, NIBBLE_D32(0), NIBBLE_NAMES32, "%32, %33, %34, %35", "%36, %37")    \
   NIBBLE_WGMMA(f16, type, 80, NIBBLE_D40(0), NIBBLE_NAMES40, "%40, %41, %42, %43", "%44, %45")    \
   NIBBLE_WGMMA(f16, type, 96, NIBBLE_D48(0), NIBBLE_NAMES48, "%48, %49, %50, %51", "%52, %53")    \
+  NIBBLE_WGMMA(f16, type, 104, NIBBLE_D52(0), NIBBLE_NAMES52, "%52, %53, %54, %55", "%56, %57")   \
   NIBBLE_WGMMA(f16, type, 112, NIBBLE_D56(0), NIBBLE_NAMES56, "%56, %57, %58, %59", "%60, %61")   \
+  NIBBLE_WGMMA(f16, type, 120, NIBBLE_D60(0), NIBBLE_NAMES60, "%60, %61, %62, %63", "%64, %65")   \
   NIBBLE_WGMMA(f16, type, 128, NIBBLE_D64(0), NIBBLE_NAMES64, "%64, %65, %66, %67", "%68, %69")   \
   NIBBLE_WGMMA(f16, type, 192, NIBBLE_D96(0), NIBBLE_NAMES96, "%96, %97, %98, %99", "%100, %101") \
   NIBBLE_WGMMA(f16, type, 256, NIBBLE_D128(0), NIBBLE_NAMES128, "%128, %129, %130, %131",         \
@@ -100,13 +108,16 @@ NIBBLE_WGMMAS(false, "bf16")
 NIBBLE_WGMMAS(true, "f16")
 #undef NIBBLE_WGMMAS
 #undef NIBBLE_WGMMA
+#undef NIBBLE_D4
 #undef NIBBLE_D8
 #undef NIBBLE_D16
 #undef NIBBLE_D24
 #undef NIBBLE_D32
 #undef NIBBLE_D40
 #undef NIBBLE_D48
+#undef NIBBLE_D52
 #undef NIBBLE_D56
+#undef NIBBLE_D60
 #undef NIBBLE_D64
 #undef NIBBLE_D96
 #undef NIBBLE_D128
@@ -116,7 +127,9 @@ NIBBLE_WGMMAS(true, "f16")
 #undef NIBBLE_NAMES32
 #undef NIBBLE_NAMES40
 #undef NIBBLE_NAMES48
+#undef NIBBLE_NAMES52
 #undef NIBBLE_NAMES56
+#undef NIBBLE_NAMES60
 #undef NIBBLE_NAMES64
 #undef NIBBLE_NAMES96
 #undef NIBBLE_NAMES128

@@ -76,7 +76,7 @@ __global__ void __launch_bounds__(kMaxGroups * 128 + 128, 1)
   using Parts = WgmmaParts<kStream>;
   using Tile = WgmmaTile<kLower>;
   // Of a shared tile, unit u is written out by part u % parts.
-  constexpr int kUnit = unit_tokens(kTokens);
+  constexpr int kUnit = unit_tokens(kTokens), kUnits = tile_units(kTokens);
   const auto units_of = [&](int token) {
     return (min(work.tile_tokens, p.m - token) + kUnit - 1) / kUnit;
   };
@@ -206,7 +206,7 @@ __global__ void __launch_bounds__(kMaxGroups * 128 + 128, 1)
         cp_async_4(factors + lane * 4, from, alpha || biased ? 4 : 0);
       }
       cp_async_commit();
-      float sum[kTokens / 2] = {};
+      float sum[kUnits * kUnit / 2] = {};
       // Outside the loop over tiles, or as a constant that ptxas folds, a descriptor would be
       // copied whole for each product.
       const uint32_t high = uniform(kOperandHigh);
@@ -351,7 +351,6 @@ __global__ void __launch_bounds__(kMaxGroups * 128 + 128, 1)
           staged.template write<kStaged>(own_part, parts);
         }
       } else if (plain) {
-        constexpr int kUnits = kTokens / kUnit;
         for_each<(kUnits + kStaged - 1) / kStaged>([&]<int batch>() {
           constexpr int kFrom = batch * kStaged;
           constexpr int kCount = kUnits - kFrom < kStaged ? kUnits - kFrom : kStaged;
@@ -361,7 +360,7 @@ __global__ void __launch_bounds__(kMaxGroups * 128 + 128, 1)
           staged.template write<kCount>(kFrom, 1);
         });
       } else {
-        for_each<kTokens / kUnit>([&]<int u>() { write_warp_unit(u, sum + u * (kUnit / 2)); });
+        for_each<kUnits>([&]<int u>() { write_warp_unit(u, sum + u * (kUnit / 2)); });
       }
     }
   }

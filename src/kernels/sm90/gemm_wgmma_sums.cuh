@@ -13,7 +13,7 @@ namespace nibble::sm90 {
 // another block), and it adds them in their order.
 template <int kTokens, int kKGroups>
 struct SharedTile {
-  static constexpr int kUnits = kTokens / unit_tokens(kTokens);
+  static constexpr int kUnits = tile_units(kTokens);
   static constexpr int kSums = unit_tokens(kTokens) / 2;  // of a unit, a lane's
   static constexpr int kBytes = unit_sums_bytes(kTokens);
 

@@ -17,6 +17,9 @@ constexpr int kTokenGroup = 8;   // token tiles that take turns before the next 
 // blocks. And how many of them a warpgroup stages in shared memory before it writes them out, as
 // many as cost the ring no more than one of its slots.
 NIBBLE_HD constexpr int unit_tokens(int tokens) { return tokens <= 32 ? 8 : 16; }
+NIBBLE_HD constexpr int tile_units(int tokens) {
+  return (tokens + unit_tokens(tokens) - 1) / unit_tokens(tokens);
+}
 NIBBLE_HD constexpr int staged_units(int tokens, int max_groups) {
   if (tokens > 128) return 1;
   const bool few = max_groups <= (tokens == 64 ? 2 : 3);
@@ -28,7 +31,7 @@ constexpr int kFactorBytes = 2 * 16 * 4;     // alpha and bias of a warp's rows
 // Units of a tile shared by `parts` that one of them writes out, at most, and the bytes of the
 // others' sums for them.
 NIBBLE_HD constexpr int own_units(int tokens, int parts) {
-  return (tokens / unit_tokens(tokens) + parts - 1) / parts;
+  return (tile_units(tokens) + parts - 1) / parts;
 }
 NIBBLE_HD constexpr int unit_sums_bytes(int tokens) {
   return unit_tokens(tokens) * 16 * 4;
