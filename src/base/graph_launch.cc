@@ -3,6 +3,7 @@
 #include <memory>
 #include <mutex>
 #include <unordered_map>
+#include <utility>
 
 #include "base/cuda_check.h"
 #include "base/env.h"
@@ -60,24 +61,26 @@ class KernelGraph {
     if (graph_ != nullptr) cudaGraphDestroy(graph_);
   }
 
-  // Where this fails there is nothing to report: cudaLaunchKernelExC will.
-  bool set(const cudaKernelNodeParams& params) const {
-    if (made_ && cudaGraphExecKernelNodeSetParams(exec_, node_, &params) == cudaSuccess)
-      return true;
-    cudaGetLastError();
-    return false;
+  // False where the runtime takes no such parameters: cudaLaunchKernelExC will say why.
+  bool launch(const cudaKernelNodeParams& params, cudaStream_t stream, const char* name) {
+    const std::lock_guard lock(mutex_);
+    if (!made_ || cudaGraphExecKernelNodeSetParams(exec_, node_, &params) != cudaSuccess) {
+      cudaGetLastError();
+      return false;
+    }
+    check(cudaGraphLaunch(exec_, stream), name);
+    return true;
   }
-  cudaGraphExec_t exec() const { return exec_; }
 
  private:
   bool make(const LaunchConfig& config, const cudaKernelNodeParams& params) {
     const auto stream = static_cast<cudaStream_t>(config.stream.cuda);
     cudaLaunchAttributeValue cluster = {}, priority = {};
     cluster.clusterDim = {config.cluster.x, config.cluster.y, config.cluster.z};
+    const bool clustered = config.cluster.x * config.cluster.y * config.cluster.z > 1;
     const auto set = [&](cudaLaunchAttributeID id, const cudaLaunchAttributeValue& value) {
       return cudaGraphKernelNodeSetAttribute(node_, id, &value) == cudaSuccess;
     };
-    const bool clustered = config.cluster.x * config.cluster.y * config.cluster.z > 1;
     return cudaGraphCreate(&graph_, 0) == cudaSuccess &&
            cudaGraphAddKernelNode(&node_, graph_, nullptr, 0, &params) == cudaSuccess &&
            (!clustered || set(cudaLaunchAttributeClusterDimension, cluster)) &&
@@ -87,18 +90,19 @@ class KernelGraph {
            cudaGraphUpload(exec_, stream) == cudaSuccess;
   }
 
+  std::mutex mutex_;
   cudaGraph_t graph_ = nullptr;
   cudaGraphNode_t node_ = nullptr;
   cudaGraphExec_t exec_ = nullptr;
   bool made_ = false;
 };
 
+// Of all devices. Nothing waits for a stream while the table is locked: a launch may, where
+// thousands are under way, and for another device's, whose thread could not make it then.
 class KernelGraphs {
  public:
-  std::mutex mutex;
-
   // Null where the stream takes no graph.
-  const KernelGraph* find(const LaunchConfig& config, const void* kernel, void** params) {
+  std::shared_ptr<KernelGraph> get(const LaunchConfig& config, const void* kernel, void** params) {
     const auto stream = static_cast<cudaStream_t>(config.stream.cuda);
     cudaStreamCaptureStatus status = cudaStreamCaptureStatusNone;
     Key key = {kernel, 0, config.stream.index, config.cluster};
@@ -112,15 +116,22 @@ class KernelGraphs {
       cudaGetLastError();
       return nullptr;
     }
-    if (const auto found = all_.find(key); found != all_.end()) return &found->second;
-    // Of streams that come and go. What still runs of a graph that is destroyed ends first.
-    if (all_.size() >= kMost) all_.clear();
-    return &all_.try_emplace(key, config, kernel, params).first->second;
+    {
+      const std::lock_guard lock(mutex_);
+      if (const auto found = all_.find(key); found != all_.end()) return found->second;
+    }
+    auto made = std::make_shared<KernelGraph>(config, kernel, params);
+    Graphs old;  // of streams that came and went, destroyed behind the lock
+    const std::lock_guard lock(mutex_);
+    if (all_.size() >= kMost) old.swap(all_);
+    return all_.try_emplace(key, std::move(made)).first->second;
   }
 
  private:
-  static constexpr size_t kMost = 1024;
-  std::unordered_map<Key, KernelGraph, KeyHash> all_;
+  static constexpr size_t kMost = 512;  // 0.1 MB of a device each
+  using Graphs = std::unordered_map<Key, std::shared_ptr<KernelGraph>, KeyHash>;
+  std::mutex mutex_;
+  Graphs all_;
 };
 
 // Never destroyed: when statics are, CUDA may be gone.
@@ -137,19 +148,15 @@ bool is_plain(const LaunchConfig& config) {
 }  // namespace
 
 void prepare_graph(const LaunchConfig& config, const void* kernel, void** params) {
-  if (is_plain(config)) return;
-  const std::lock_guard lock(graphs().mutex);
-  graphs().find(config, kernel, params);
+  if (!is_plain(config)) graphs().get(config, kernel, params);
 }
 
 bool launch_as_graph(const LaunchConfig& config, const char* name, const void* kernel,
                      void** params) {
   if (is_plain(config)) return false;
-  const std::lock_guard lock(graphs().mutex);
-  const KernelGraph* graph = graphs().find(config, kernel, params);
-  if (graph == nullptr || !graph->set(node_params(config, kernel, params))) return false;
-  check(cudaGraphLaunch(graph->exec(), static_cast<cudaStream_t>(config.stream.cuda)), name);
-  return true;
+  const std::shared_ptr<KernelGraph> graph = graphs().get(config, kernel, params);
+  return graph != nullptr && graph->launch(node_params(config, kernel, params),
+                                           static_cast<cudaStream_t>(config.stream.cuda), name);
 }
 
 }  // namespace nibble::cuda

@@ -17,6 +17,7 @@ constexpr int kTokenGroup = 8;   // token tiles that take turns before the next 
 // blocks. And how many of them a warpgroup stages in shared memory before it writes them out, as
 // many as cost the ring no more than one of its slots.
 NIBBLE_HD constexpr int unit_tokens(int tokens) { return tokens <= 32 ? 8 : 16; }
+// Of a tile; of 104 and 120 tokens the last is half empty.
 NIBBLE_HD constexpr int tile_units(int tokens) {
   return (tokens + unit_tokens(tokens) - 1) / unit_tokens(tokens);
 }
