@@ -23,8 +23,7 @@ GROUP_ROWS, BLOCK_BYTES, BLOCK_ROWS, BLOCK_K = 64, 1152, 16, 128
 # (kVariants).
 KERNELS = {(16, 1): [5], (32, 1): [5], (48, 1): [5], (64, 1): [2, 4, 5], (80, 1): [2, 4],
            (96, 1): [2, 3, 4], (104, 1): [2, 3, 4], (112, 1): [2, 3, 4], (120, 1): [2, 3, 4],
-           (128, 1): [2, 3, 4], (64, 2): [2],
-           (128, 2): [4], (192, 2): [2], (256, 2): [2]}
+           (128, 1): [2, 3, 4], (64, 2): [2], (128, 2): [4], (192, 2): [2], (256, 2): [2]}
 TOKEN_GROUP = 8  # kTokenGroup of gemm_wgmma_work.h
 START = {"kFixedUs": 2.0, "kNextTileUs": 1.25, "kReduceUs": 0.8, "kGroupsUs": 0.4,
          "kMorePartsUs": 0.23, "kReduceNs": 7.75, "kStreamUs": 1.4, "kStreamNs": 10.0,
