@@ -1,0 +1,82 @@
+// What the Hopper GEMMs offer the choice, on an H200 that need not be there.
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <set>
+#include <string>
+#include <utility>
+
+#include "kernels/sm90/gemm.h"
+
+namespace nibble::sm90 {
+namespace {
+
+DeviceInfo h200() {
+  DeviceInfo info;
+  info.kind = DeviceKind::kCuda;
+  info.sm = 90;
+  info.num_sms = 132;
+  info.bandwidth_gbps = 4800;
+  return info;
+}
+
+GemmDesc gemm(int64_t m, int64_t n, int64_t k) {
+  return {.m = m,
+          .n = n,
+          .k = k,
+          .weight = WeightFormat::kNvfp4,
+          .layout = WeightLayout::kSm90,
+          .activation = ActivationMode::k16Bit,
+          .a_type = DType::kBF16,
+          .d_type = DType::kBF16};
+}
+
+KernelConfig chosen(const GemmDesc& d) {
+  const auto all = kWgmmaGemm.candidates(d, h200());
+  return *std::ranges::min_element(
+      all, {}, [&](const KernelConfig& c) { return kWgmmaGemm.estimate_us(d, c, h200()); });
+}
+
+// One more column of products than a tile has tokens is time lost.
+TEST(Sm90Candidates, TilesAreAsWideAsTheirTokens) {
+  for (const auto& [m, tokens] : {std::pair{12, 16},
+                                  {40, 48},
+                                  {70, 80},
+                                  {90, 96},
+                                  {100, 104},
+                                  {105, 112},
+                                  {120, 120},
+                                  {128, 128}}) {
+    EXPECT_EQ(chosen(gemm(m, 13824, 5120)).tile_m, tokens) << "m = " << m;
+  }
+}
+
+TEST(Sm90Candidates, OfOneCutOnlyTheNarrowestTileIsOffered) {
+  for (int64_t m = 1; m < 1100; m += 7) {
+    const GemmDesc d = gemm(m, 7168, 2048);
+    const auto all = kWgmmaGemm.candidates(d, h200());
+    ASSERT_FALSE(all.empty()) << "m = " << m;
+    for (const KernelConfig& a : all) {
+      for (const KernelConfig& b : all) {
+        const bool same_cut = a.tile_n == b.tile_n && a.tile_k == b.tile_k &&
+                              a.split_k == b.split_k && a.cluster == b.cluster;
+        const int64_t tiles = (m + a.tile_m - 1) / a.tile_m;
+        EXPECT_FALSE(same_cut && b.tile_m < a.tile_m && b.tile_m * tiles >= m)
+            << "m = " << m << ": " << to_string(a) << " beside " << to_string(b);
+      }
+    }
+  }
+}
+
+TEST(Sm90Candidates, EachIsOfferedOnce) {
+  for (const int64_t m : {1, 17, 100, 300, 1000}) {
+    const auto all = kWgmmaGemm.candidates(gemm(m, 4096, 7168), h200());
+    std::set<std::string> names;
+    for (const KernelConfig& c : all) {
+      EXPECT_TRUE(names.insert(to_string(c)).second) << "m = " << m << ": " << to_string(c);
+    }
+  }
+}
+
+}  // namespace
+}  // namespace nibble::sm90
