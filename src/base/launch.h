@@ -26,8 +26,8 @@ struct LaunchConfig {
 
 // Throws kDevice, naming the kernel, for an error that an earlier call left behind and for a launch
 // that is refused. What goes wrong while it runs comes out of synchronize(). The runtime loads a
-// kernel when it is first launched, which takes milliseconds; where Stream::load is set, that and
-// raising its limits is all that is done.
+// kernel when it is first launched, which takes milliseconds; where Stream::load is set, that, its
+// limits and the graph that it is launched as (graph_launch.h) are all that is done.
 void launch_kernel(const LaunchConfig& config, const char* name, const void* kernel, void** params);
 
 // Arguments are converted to the kernel's parameter types first: the runtime sees addresses only.
