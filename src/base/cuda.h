@@ -20,9 +20,10 @@ struct Properties {
 // Throws kDevice ("no CUDA device ...") where the machine has no such device or no driver.
 Properties properties(int device);
 
-// The device that the calling thread's next calls are for, and for a scope.
+// The device that the calling thread's next calls are for.
 int set_device(int device);  // returns the one before
 void restore_device(int device) noexcept;
+// For a scope.
 class DeviceScope {
  public:
   explicit DeviceScope(int device) : device_(device), before_(set_device(device)) {}

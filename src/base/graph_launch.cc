@@ -106,13 +106,10 @@ class KernelGraphs {
     const auto stream = static_cast<cudaStream_t>(config.stream.cuda);
     cudaStreamCaptureStatus status = cudaStreamCaptureStatusNone;
     Key key = {kernel, 0, config.stream.index, config.cluster};
-    if (cudaStreamIsCapturing(stream, &status) != cudaSuccess) {
-      cudaGetLastError();
-      return nullptr;
-    }
-    // Asked for its id, a stream that is captured would no longer be.
-    if (status != cudaStreamCaptureStatusNone) return nullptr;
-    if (cudaStreamGetId(stream, &key.stream) != cudaSuccess) {
+    // In this order: asked for its id, a stream that is captured would no longer be.
+    if (cudaStreamIsCapturing(stream, &status) != cudaSuccess ||
+        status != cudaStreamCaptureStatusNone ||
+        cudaStreamGetId(stream, &key.stream) != cudaSuccess) {
       cudaGetLastError();
       return nullptr;
     }

@@ -43,17 +43,14 @@ void launch_kernel(const LaunchConfig& config, const char* name, const void* ker
     allow_all_shared_memory(kernel, name, config.stream.index);
   }
   const unsigned cluster = config.cluster.x * config.cluster.y * config.cluster.z;
-  if (config.stream.load) {
-    if (cluster <= kPortableCluster) prepare_graph(config, kernel, params);
-    return;
+  if (cluster > kPortableCluster) {
+    check(cudaFuncSetAttribute(kernel, cudaFuncAttributeNonPortableClusterSizeAllowed, 1), name);
   }
-  if (cluster <= kPortableCluster && launch_as_graph(config, name, kernel, params)) return;
+  if (config.stream.load) return prepare_graph(config, kernel, params);
+  if (launch_as_graph(config, name, kernel, params)) return;
   cudaLaunchAttribute attributes[2];
   unsigned count = 0;
   if (cluster > 1) {
-    if (cluster > kPortableCluster) {
-      check(cudaFuncSetAttribute(kernel, cudaFuncAttributeNonPortableClusterSizeAllowed, 1), name);
-    }
     attributes[count].id = cudaLaunchAttributeClusterDimension;
     attributes[count].val.clusterDim.x = config.cluster.x;
     attributes[count].val.clusterDim.y = config.cluster.y;

@@ -201,10 +201,10 @@ void bench_host(const TimedGemm::Options& options, DType type, const Device& dev
     for (int call = 0; call < kAll; ++call) {
       run(options.max_m);
       device.synchronize();
-      const auto begin = Clock::now();
-      calls.push_back(seconds_of([&] { run(m); }));
-      device.synchronize();
-      results.push_back(std::chrono::duration<double>(Clock::now() - begin).count());
+      results.push_back(seconds_of([&] {
+        calls.push_back(seconds_of([&] { run(m); }));
+        device.synchronize();
+      }));
     }
     const auto first_and_settled = [&](const char* what, const std::vector<double>& seconds) {
       add(fmt::format("first {}, m={}", what, m), {seconds.front()});

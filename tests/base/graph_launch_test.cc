@@ -5,11 +5,10 @@
 
 #include <gtest/gtest.h>
 
-#include <atomic>
-#include <cstdlib>
 #include <future>
 #include <map>
 #include <mutex>
+#include <utility>
 #include <vector>
 
 #include "base/cuda_check.h"

@@ -59,16 +59,17 @@ __device__ __forceinline__ void wgmma(float* d, const uint32_t* a, uint32_t oper
 #define NIBBLE_D64(i) NIBBLE_D32(i), NIBBLE_D32(i + 32)
 #define NIBBLE_D96(i) NIBBLE_D64(i), NIBBLE_D32(i + 64)
 #define NIBBLE_D128(i) NIBBLE_D64(i), NIBBLE_D64(i + 64)
-#define NIBBLE_WGMMA(f16, type, columns, outputs, names, a_names, b_names)                       \
+// `floats` of a lane are columns / 2.
+#define NIBBLE_WGMMA(f16, type, columns, floats, a_names, b_names)                               \
   template <>                                                                                    \
   __device__ __forceinline__ void wgmma<f16, columns>(float* d, const uint32_t* a,               \
                                                       uint32_t operand, uint32_t operand_high) { \
     asm volatile(                                                                                \
         "{\n .reg .pred add;\n .reg .b64 b;\n setp.eq.b32 add, 0, 0;\n mov.b64 b, {" b_names     \
         "};\n"                                                                                   \
-        " wgmma.mma_async.sync.aligned.m64n" #columns "k16.f32." type "." type " {" names        \
-        "}, {" a_names "}, b, add, 1, 1, 0;\n}"                                                  \
-        : outputs                                                                                \
+        " wgmma.mma_async.sync.aligned.m64n" #columns "k16.f32." type "." type                   \
+        " {" NIBBLE_NAMES##floats "}, {" a_names "}, b, add, 1, 1, 0;\n}"                        \
+        : NIBBLE_D##floats(0)                                                                    \
         : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(operand), "r"(operand_high));          \
   }
 #define NIBBLE_NAMES8 "%0, %1, %2, %3, %4, %5, %6, %7"
@@ -90,20 +91,19 @@ __device__ __forceinline__ void wgmma(float* d, const uint32_t* a, uint32_t oper
   ", %96, %97, %98, %99, %100, %101, %102, %103, %104, %105, %106, %107, %108, %109, %110, "   \
   "%111, %112, %113, %114, %115, %116, %117, %118, %119, %120, %121, %122, %123, %124, %125, " \
   "%126, %127"
-#define NIBBLE_WGMMAS(f16, type)                                                                  \
-  NIBBLE_WGMMA(f16, type, 16, NIBBLE_D8(0), NIBBLE_NAMES8, "%8, %9, %10, %11", "%12, %13")        \
-  NIBBLE_WGMMA(f16, type, 32, NIBBLE_D16(0), NIBBLE_NAMES16, "%16, %17, %18, %19", "%20, %21")    \
-  NIBBLE_WGMMA(f16, type, 48, NIBBLE_D24(0), NIBBLE_NAMES24, "%24, %25, %26, %27", "%28, %29")    \
-  NIBBLE_WGMMA(f16, type, 64, NIBBLE_D32(0), NIBBLE_NAMES32, "%32, %33, %34, %35", "%36, %37")    \
-  NIBBLE_WGMMA(f16, type, 80, NIBBLE_D40(0), NIBBLE_NAMES40, "%40, %41, %42, %43", "%44, %45")    \
-  NIBBLE_WGMMA(f16, type, 96, NIBBLE_D48(0), NIBBLE_NAMES48, "%48, %49, %50, %51", "%52, %53")    \
-  NIBBLE_WGMMA(f16, type, 104, NIBBLE_D52(0), NIBBLE_NAMES52, "%52, %53, %54, %55", "%56, %57")   \
-  NIBBLE_WGMMA(f16, type, 112, NIBBLE_D56(0), NIBBLE_NAMES56, "%56, %57, %58, %59", "%60, %61")   \
-  NIBBLE_WGMMA(f16, type, 120, NIBBLE_D60(0), NIBBLE_NAMES60, "%60, %61, %62, %63", "%64, %65")   \
-  NIBBLE_WGMMA(f16, type, 128, NIBBLE_D64(0), NIBBLE_NAMES64, "%64, %65, %66, %67", "%68, %69")   \
-  NIBBLE_WGMMA(f16, type, 192, NIBBLE_D96(0), NIBBLE_NAMES96, "%96, %97, %98, %99", "%100, %101") \
-  NIBBLE_WGMMA(f16, type, 256, NIBBLE_D128(0), NIBBLE_NAMES128, "%128, %129, %130, %131",         \
-               "%132, %133")
+#define NIBBLE_WGMMAS(f16, type)                                       \
+  NIBBLE_WGMMA(f16, type, 16, 8, "%8, %9, %10, %11", "%12, %13")       \
+  NIBBLE_WGMMA(f16, type, 32, 16, "%16, %17, %18, %19", "%20, %21")    \
+  NIBBLE_WGMMA(f16, type, 48, 24, "%24, %25, %26, %27", "%28, %29")    \
+  NIBBLE_WGMMA(f16, type, 64, 32, "%32, %33, %34, %35", "%36, %37")    \
+  NIBBLE_WGMMA(f16, type, 80, 40, "%40, %41, %42, %43", "%44, %45")    \
+  NIBBLE_WGMMA(f16, type, 96, 48, "%48, %49, %50, %51", "%52, %53")    \
+  NIBBLE_WGMMA(f16, type, 104, 52, "%52, %53, %54, %55", "%56, %57")   \
+  NIBBLE_WGMMA(f16, type, 112, 56, "%56, %57, %58, %59", "%60, %61")   \
+  NIBBLE_WGMMA(f16, type, 120, 60, "%60, %61, %62, %63", "%64, %65")   \
+  NIBBLE_WGMMA(f16, type, 128, 64, "%64, %65, %66, %67", "%68, %69")   \
+  NIBBLE_WGMMA(f16, type, 192, 96, "%96, %97, %98, %99", "%100, %101") \
+  NIBBLE_WGMMA(f16, type, 256, 128, "%128, %129, %130, %131", "%132, %133")
 NIBBLE_WGMMAS(false, "bf16")
 NIBBLE_WGMMAS(true, "f16")
 #undef NIBBLE_WGMMAS

@@ -62,7 +62,8 @@ __global__ void __launch_bounds__(kMaxGroups * 128 + 128, 1)
   // Barriers; 2 + group is a warpgroup's.
   constexpr int kSumsThere = 1, kSumsLeft = 7, kMayMultiply = 8, kMayCopy = 9;
   // Pairs of k16 steps that are widened and then multiplied together, while the ones before are
-  // under way. Two took 3 % less than one where registers last.
+  // under way. Two took 3 % less than one where registers last (48 tokens: 2 to 3 %, but 2 % more
+  // with one warpgroup).
   constexpr int kBatch = kTokens <= 48 ? 2 : 1;
   // One or two warpgroups hide little: they wait for the pair before only when they have widened
   // the next (3 to 6 % faster; more warpgroups 1 to 3 % slower; in batches of two, ptxas would then

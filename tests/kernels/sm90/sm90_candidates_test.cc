@@ -6,19 +6,13 @@
 #include <string>
 #include <utility>
 
+#include "dispatch/chips.h"
 #include "kernels/sm90/gemm.h"
 
 namespace nibble::sm90 {
 namespace {
 
-DeviceInfo h200() {
-  DeviceInfo info;
-  info.kind = DeviceKind::kCuda;
-  info.sm = 90;
-  info.num_sms = 132;
-  info.bandwidth_gbps = 4800;
-  return info;
-}
+DeviceInfo h200() { return device_info({.name = "H200", .sm = 90, .sms = 132, .bandwidth = 4.8}); }
 
 GemmDesc gemm(int64_t m, int64_t n, int64_t k) {
   return {.m = m,
