@@ -17,6 +17,7 @@ import numpy as np
 
 RESIDENT = np.array([132, 66, 38, 30, 22])  # clusters of 1 .. 5 blocks, as in gemm_wgmma.cc
 BANDWIDTH = 4800.0  # bytes a nanosecond
+MOST_EFFICIENT = 0.875  # of the bandwidth, kDramEfficiency of gemm_decode.cc
 ONE_TILE = 64  # kOneTile of gemm_wgmma.cc
 GROUP_ROWS, BLOCK_BYTES, BLOCK_ROWS, BLOCK_K = 64, 1152, 16, 128
 # The most groups of what is built without k groups, for each number of tokens and cluster
@@ -25,8 +26,8 @@ KERNELS = {(16, 1): [5], (32, 1): [5], (48, 1): [5], (64, 1): [2, 4, 5], (80, 1)
            (96, 1): [2, 3, 4], (104, 1): [2, 3, 4], (112, 1): [2, 3, 4], (120, 1): [2, 3, 4],
            (128, 1): [2, 3, 4], (64, 2): [2], (128, 2): [4], (192, 2): [2], (256, 2): [2]}
 TOKEN_GROUP = 8  # kTokenGroup of gemm_wgmma_work.h
-START = {"kFixedUs": 2.0, "kNextTileUs": 1.25, "kReduceUs": 0.8, "kGroupsUs": 0.4,
-         "kMorePartsUs": 0.23, "kReduceNs": 7.75, "kStreamUs": 1.4, "kStreamNs": 10.0,
+START = {"kFixedUs": 2.0, "kNextTileUs": 1.25, "kReduceUs": 0.8, "kMorePartsUs": 0.23,
+         "kReduceNs": 7.75, "kStreamUs": 1.4, "kStreamNs": 10.0,
          "kMacsPerNs": 3700.0, "kWidenNs": 138.0, "kStepNs": 198.0, "kPowerMacsPerNs": 3400.0,
          "kPowerWidenNs": 60.0, "kWideTile": 1.1, "kDramEfficiency": 0.75}
 SEEDS = 8  # fits to all layers, of which the best counts: they end apart
@@ -112,7 +113,7 @@ class Timings:
         pieces = np.maximum(1, clusters / tiles)
         us += np.where(self.stream, pieces * c["kStreamUs"] + 1e-3 * c["kStreamNs"] * outputs, 0)
         parts = self.split * self.k_groups
-        reduce = np.where(self.split > 1, c["kReduceUs"], c["kGroupsUs"])
+        reduce = np.where(self.split > 1, c["kReduceUs"], 0)
         reduce += c["kMorePartsUs"] * (parts - 2)
         reduce += 1e-3 * c["kReduceNs"] * outputs * (parts - 1) / parts
         return us + np.where(parts > 1, reduce, 0)
@@ -147,6 +148,7 @@ class Timings:
             tried = dict(best)
             for name in random.choice(names, random.integers(1, 4), replace=False):
                 tried[name] *= math.exp(random.normal() * size)
+            tried["kDramEfficiency"] = min(tried["kDramEfficiency"], MOST_EFFICIENT)
             found = self.objective(tried, used)
             if found < least:
                 best, least, size = tried, found, min(0.3, size * 1.1)

@@ -77,11 +77,9 @@ std::span<const KernelConfig> candidates(const GemmDesc& d, const DeviceInfo&) {
 // off in the mean). By a fit without a layer, what is chosen for it is 1.1 % slower than the best
 // candidate (geometric mean; 6 % at worst). Activations are counted over all blocks, as weights
 // are: counted for a block, what was chosen was 1.3 % slower.
-constexpr double kFixedUs = 3.17;      // launch, first loads
-constexpr double kClusterUs = 0.08;    // 0.056 by the fit; with dependent launch it costs more
-constexpr double kMoreTokensUs = 0.3;  // than 8; by hand: beside the wgmma GEMM's estimates 2048 x
-                                       // 7168 at m = 12 lost 16 %
-constexpr double kExtraWaveUs = 1.0;   // 0.67 by the fit, by which 28672 x 4096 at m = 1 lost 6 %
+constexpr double kFixedUs = 3.17;     // launch, first loads
+constexpr double kClusterUs = 0.08;   // 0.056 by the fit; with dependent launch it costs more
+constexpr double kExtraWaveUs = 1.0;  // 0.67 by the fit, by which 28672 x 4096 at m = 1 lost 6 %
 // Of the time that all weights, or every block's activations, take at full bandwidth.
 constexpr double kDramShare = 0.392;
 constexpr double kActivationShare = 0.887;
@@ -113,9 +111,8 @@ double estimate_us(const GemmDesc& d, const KernelConfig& config, const DeviceIn
                         (device.bandwidth_gbps * kDramEfficiency) +
                     static_cast<double>(waves) * sums / kSumBytesPerNs +
                     scheduler_steps * (kStepNs + kStepTokensNs * c.tokens / 8);
-  return static_cast<double>(passes) *
-         (kFixedUs + (c.cluster > 1 ? kClusterUs : 0.0) + (tokens > 8 ? kMoreTokensUs : 0.0) +
-          kExtraWaveUs * static_cast<double>(waves - 1) + ns * 1e-3);
+  return static_cast<double>(passes) * (kFixedUs + (c.cluster > 1 ? kClusterUs : 0.0) +
+                                        kExtraWaveUs * static_cast<double>(waves - 1) + ns * 1e-3);
 }
 
 Support can_implement(const GemmDesc& d, const DeviceInfo& device) {

@@ -101,25 +101,24 @@ std::span<const KernelConfig> candidates(const GemmDesc& d, const DeviceInfo& de
 }
 
 // By tools/fit_sm90_wgmma.py from timings of bench_sm90_gemm on an H200: 18 layers, m = 16 to 1024.
-// By a fit without a layer, what is chosen for it is 0.4 % slower than the best candidate
-// (geometric mean; 7 % at worst). What runs beside each other adds up as the root of squares.
-constexpr double kFixedUs = 2.87;      // launch, first loads, output
-constexpr double kFewTokensUs = 0.35;  // up to 8; by hand: beside the decode GEMM's estimates 11008
-                                       // x 4096 at m = 3 lost 11 %
-constexpr double kNextTileUs = 1.01;   // nothing is multiplied while a tile is written out
-constexpr double kReduceUs = 0.399;    // the sums of a tile that two blocks share,
-constexpr double kGroupsUs = 0.268;    // two k groups,
-constexpr double kMorePartsUs = 0.228;      // of each part more,
-constexpr double kReduceNs = 9.76;          // a token of 64 rows that another part sums
-constexpr double kStreamUs = 1.41;          // a block's sums that come through L2,
-constexpr double kStreamNs = 9.1;           // a token of 64 rows of them
-constexpr double kMacsPerNs = 3920.0;       // of a multiprocessor's tensor cores,
-constexpr double kPowerMacsPerNs = 3850.0;  // and where all of them are at the card's power
-constexpr double kWidenNs = 131.0;          // 64 rows x 128 of k, with reading them,
-constexpr double kPowerWidenNs = 56.2;      // and at the card's power: why more tokens a tile win
-constexpr double kStepNs = 180.0;           // 128 of k, however few rows
-constexpr double kWideTile = 1.16;  // over 128 tokens: too few registers to hide what is read
-constexpr double kDramEfficiency = 0.742;
+// By a fit without a layer, what is chosen for it is 0.5 % slower than the best candidate
+// (geometric mean; 9 % at worst). What runs beside each other adds up as the root of squares.
+constexpr double kFixedUs = 2.48;           // launch, first loads, output
+constexpr double kFewTokensUs = 0.3;        // up to 8; by hand: without, beside the decode GEMM's
+                                            // estimates 8192 x 3072 at m = 1 lost 16 %
+constexpr double kNextTileUs = 1.2;         // nothing is multiplied while a tile is written out
+constexpr double kReduceUs = 0.45;          // the sums of a tile that two blocks share,
+constexpr double kMorePartsUs = 0.0772;     // of each part more,
+constexpr double kReduceNs = 10.3;          // a token of 64 rows that another part sums
+constexpr double kStreamUs = 1.12;          // a block's sums that come through L2,
+constexpr double kStreamNs = 11.7;          // a token of 64 rows of them
+constexpr double kMacsPerNs = 3770.0;       // of a multiprocessor's tensor cores,
+constexpr double kPowerMacsPerNs = 3940.0;  // and where all of them are at the card's power
+constexpr double kWidenNs = 135.0;          // 64 rows x 128 of k, with reading them,
+constexpr double kPowerWidenNs = 64.4;      // and at the card's power: why more tokens a tile win
+constexpr double kStepNs = 155.0;           // 128 of k, however few rows
+constexpr double kWideTile = 1.12;  // over 128 tokens: too few registers to hide what is read
+constexpr double kDramEfficiency = 0.845;
 
 double estimate_us(const GemmDesc& d, const KernelConfig& config, const DeviceInfo& device) {
   const WgmmaConfig c = from_table(config);
@@ -157,7 +156,7 @@ double estimate_us(const GemmDesc& d, const KernelConfig& config, const DeviceIn
     us += pieces * kStreamUs + 1e-3 * kStreamNs * outputs;
   }
   if (const int parts = c.split * c.k_groups; parts > 1) {
-    us += (c.split > 1 ? kReduceUs : kGroupsUs) + kMorePartsUs * (parts - 2);
+    us += (c.split > 1 ? kReduceUs : 0.0) + kMorePartsUs * (parts - 2);
     us += 1e-3 * kReduceNs * outputs * (parts - 1) / parts;
   }
   return us;

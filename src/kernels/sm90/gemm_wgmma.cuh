@@ -60,7 +60,8 @@ __global__ void __launch_bounds__(kMaxGroups * 128 + 128, 1)
   constexpr bool kStream = kKGroups == 1 && is_streamed(kTokens, kMaxGroups);
   constexpr bool kLower = kKGroups == 1 && is_lowered(kMaxGroups);
   // Barriers; 2 + group is a warpgroup's.
-  constexpr int kSumsThere = 1, kSumsLeft = 7, kMayMultiply = 8, kMayCopy = 9;
+  constexpr int kSumsThere = 1, kSumsLeft = 7, kMayMultiply = 8, kMayCopy = 9, kMayFill = 11;
+  constexpr int kFirstSlots = first_slots(kTokens);
   // Pairs of k16 steps that are widened and then multiplied together, while the ones before are
   // under way. Two took 3 % less than one where registers last (48 tokens: 2 to 3 %, but 2 % more
   // with one warpgroup).
@@ -73,7 +74,9 @@ __global__ void __launch_bounds__(kMaxGroups * 128 + 128, 1)
   constexpr WidenFirst kFirst = !kFew            ? WidenFirst::kCodes
                                 : kTokens == 128 ? WidenFirst::kScalesAndRest
                                                  : WidenFirst::kScales;
-  constexpr bool kEarly = (kFew && kKGroups == 1) || (kTokens == 64 && kMaxGroups == 5);
+  // (Four with 112 tokens: else ptxas lacks registers, and waits for each product by itself.)
+  constexpr bool kEarly = (kFew && kKGroups == 1) || (kTokens == 64 && kMaxGroups == 5) ||
+                          (kTokens == 112 && kMaxGroups == 4);
   using Parts = WgmmaParts<kStream>;
   using Tile = WgmmaTile<kLower>;
   // Of a shared tile, unit u is written out by part u % parts.
@@ -87,7 +90,7 @@ __global__ void __launch_bounds__(kMaxGroups * 128 + 128, 1)
   const auto set_up = [&](int warp_of_these) {
     if (elect_one()) {
 #pragma unroll 1
-      for (int i = warp_of_these; i < 2 * kSlots; i += warps + 2) {
+      for (int i = kFirstSlots + warp_of_these; i < 2 * kSlots; i += warps + 2) {
         // Full: by the two copying threads; empty: by who reads.
         mbarrier_init(base + i * 8, i < kSlots ? 2 : warps / kKGroups * kTileBlocks);
       }
@@ -115,11 +118,22 @@ __global__ void __launch_bounds__(kMaxGroups * 128 + 128, 1)
     fewer_registers<copy_registers(kMaxGroups)>();
     const WgmmaCopies<kTokens, kMulticast, kStream, kLower> copies = {
         p, at, base, full, empty, worker, kSplit ? rank : 0, kMulticast ? rank : 0};
+    const auto may_fill = [&] { barrier_sync(kMayFill + warp - warps, 64); };
     if (warp == warps) {
-      copies.weights(may_copy);
+      copies.weights(may_fill, may_copy);
+    } else if (warp == warps + 1 && kMulticast) {  // to the other block too
+      copies.activations(activations, may_copy, [] {});
     } else if (warp == warps + 1) {
-      copies.activations(activations, may_copy);
+      copies.activations(activations, may_fill, may_copy);
     } else {
+      if (warp == warps + 2) {
+        if (elect_one()) {
+          for (int i = 0; i < kFirstSlots; ++i) mbarrier_init(full + i * 8, 2);
+          fence_mbarrier_init();
+        }
+        __syncwarp();
+        for (int i = 0; i < (kMulticast ? 1 : 2); ++i) barrier_arrive(kMayFill + i, 64);
+      }
       set_up(warp - 2);
       barrier_arrive(kMayMultiply, warps * 32 + 64);
       meet_cluster();

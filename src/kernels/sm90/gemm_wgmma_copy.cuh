@@ -1,10 +1,9 @@
 // The wgmma GEMM's copying warps, which fill the ring: one with weights, one with activations.
 //
-// A small layer waits for their first copies, so the first tile is worked out before the block
-// meets. All lanes of a warp do that and one copies: elect.sync tells ptxas that it is one. Behind
-// `lane == 0` it held nothing in uniform registers and issued each copy in a loop over the lanes.
-// The first copy came 1,900 clocks after a block's start and comes after 1,450: 7168 x 2048 at m =
-// 128, 256 and 512 9.0, 13.9 and 23.4 -> 8.8, 13.5 and 23.0 us.
+// A small layer waits for their first copies, so the first slots (first_slots) are filled before
+// the block meets. All lanes of a warp work the first tile out and one copies: elect.sync tells
+// ptxas that it is one. Behind `lane == 0` it held nothing in uniform registers and issued each
+// copy in a loop over the lanes.
 //
 // What lost: loops unrolled by two or four (1 %), values brought to uniform registers by hand, no
 // wait for slots of the first round (0.3 %).
@@ -39,9 +38,9 @@ struct WgmmaCopies {
   int part_of_k;         // of those that share a tile
   int half;              // of the kTileBlocks
 
-  // may_copy() returns when the block's barriers are set up, with two blocks those of both.
-  template <class MayCopy>
-  __device__ __forceinline__ void weights(const MayCopy& may_copy) const {
+  // may_fill() returns when the barriers of the first slots are set up, may_copy() when all are.
+  template <class MayFill, class MayCopy>
+  __device__ __forceinline__ void weights(const MayFill& may_fill, const MayCopy& may_copy) const {
     using namespace nibble::cuda;
     Parts part(p.work, worker);
     const int64_t k_stride = row_blocks(p.n) * kBlockBytes;
@@ -62,9 +61,7 @@ struct WgmmaCopies {
     compute_now(bytes);
     compute_now(part.k_begin);
     compute_now(part.k_end);
-    may_copy();
-    if (!elect_one()) return;
-    fill_ring(part, more, next, [&](uint32_t slot, int) {
+    fill_ring(part, more, next, may_fill, may_copy, [&](uint32_t slot, int) {
       mbarrier_expect(full + slot * 8, bytes);
       bulk_copy(base + at.weights + slot * p.slot_weights, reinterpret_cast<const void*>(from),
                 bytes, full + slot * 8);
@@ -73,8 +70,8 @@ struct WgmmaCopies {
     let_next_kernel_start();
   }
 
-  template <class MayCopy>
-  __device__ __forceinline__ void activations(const CUtensorMap& map,
+  template <class MayFill, class MayCopy>
+  __device__ __forceinline__ void activations(const CUtensorMap& map, const MayFill& may_fill,
                                               const MayCopy& may_copy) const {
     using namespace nibble::cuda;
     prefetch_tensor_map(&map);
@@ -91,10 +88,11 @@ struct WgmmaCopies {
     compute_now(token);
     compute_now(part.k_begin);
     compute_now(part.k_end);
-    may_copy();
-    if (!elect_one()) return;
-    wait_for_previous_kernel();
-    fill_ring(part, more, next, [&](uint32_t slot, int k) {
+    const auto may_read = [&] {
+      may_fill();
+      wait_for_previous_kernel();
+    };
+    fill_ring(part, more, next, may_read, may_copy, [&](uint32_t slot, int k) {
       mbarrier_expect(full + slot * 8, p.work.tile_tokens * kBlockK * 2);
       const uint32_t to = base + kRingAt + slot * at.slot_activations;
       if (pairs) {
@@ -116,11 +114,25 @@ struct WgmmaCopies {
 
  private:
   // copy(slot, k) for each 128 of k of each part, into a slot that was given back; next() goes on
-  // to the next part, of which there is one while `more`.
-  template <class Next, class Copy>
-  __device__ __forceinline__ void fill_ring(const Parts& part, const bool& more, const Next& next,
+  // to the next part, of which there is one while `more`. The first slots are filled in between.
+  template <class Next, class MayFill, class MayCopy, class Copy>
+  __device__ __forceinline__ void fill_ring(Parts& part, const bool& more, const Next& next,
+                                            const MayFill& may_fill, const MayCopy& may_copy,
                                             const Copy& copy) const {
-    uint32_t slot = 0, parity = 1;
+    constexpr int kFirst = first_slots(kTokens);
+    const int first = kFirst == 1 ? 1 : min(kFirst, part.k_end - part.k_begin);
+    may_fill();
+    if (cuda::elect_one()) {
+#pragma unroll
+      for (int i = 0; i < kFirst; ++i) {
+        if (i < first) copy(i, part.k_begin + i);
+      }
+    }
+    __syncwarp();
+    may_copy();
+    if (!cuda::elect_one()) return;
+    part.k_begin += first;
+    uint32_t slot = first, parity = 1;
 #pragma unroll 1
     while (more) {
 #pragma unroll 1
