@@ -103,22 +103,22 @@ std::span<const KernelConfig> candidates(const GemmDesc& d, const DeviceInfo& de
 // By tools/fit_sm90_wgmma.py from timings of bench_sm90_gemm on an H200: 18 layers, m = 16 to 1024.
 // By a fit without a layer, what is chosen for it is 0.5 % slower than the best candidate
 // (geometric mean; 9 % at worst). What runs beside each other adds up as the root of squares.
-constexpr double kFixedUs = 2.48;           // launch, first loads, output
-constexpr double kFewTokensUs = 0.3;        // up to 8; by hand: without, beside the decode GEMM's
+constexpr double kFixedUs = 2.4;            // launch, first loads, output
+constexpr double kFewTokensUs = 0.35;       // up to 8; by hand: without, beside the decode GEMM's
                                             // estimates 8192 x 3072 at m = 1 lost 16 %
-constexpr double kNextTileUs = 1.2;         // nothing is multiplied while a tile is written out
-constexpr double kReduceUs = 0.45;          // the sums of a tile that two blocks share,
-constexpr double kMorePartsUs = 0.0772;     // of each part more,
-constexpr double kReduceNs = 10.3;          // a token of 64 rows that another part sums
-constexpr double kStreamUs = 1.12;          // a block's sums that come through L2,
-constexpr double kStreamNs = 11.7;          // a token of 64 rows of them
-constexpr double kMacsPerNs = 3770.0;       // of a multiprocessor's tensor cores,
-constexpr double kPowerMacsPerNs = 3940.0;  // and where all of them are at the card's power
-constexpr double kWidenNs = 135.0;          // 64 rows x 128 of k, with reading them,
-constexpr double kPowerWidenNs = 64.4;      // and at the card's power: why more tokens a tile win
-constexpr double kStepNs = 155.0;           // 128 of k, however few rows
-constexpr double kWideTile = 1.12;  // over 128 tokens: too few registers to hide what is read
-constexpr double kDramEfficiency = 0.845;
+constexpr double kNextTileUs = 1.24;        // nothing is multiplied while a tile is written out
+constexpr double kReduceUs = 0.325;         // the sums of a tile that two blocks share,
+constexpr double kMorePartsUs = 0.0926;     // of each part more,
+constexpr double kReduceNs = 11.8;          // a token of 64 rows that another part sums
+constexpr double kStreamUs = 0.777;         // a block's sums that come through L2,
+constexpr double kStreamNs = 16.1;          // a token of 64 rows of them
+constexpr double kMacsPerNs = 3920.0;       // of a multiprocessor's tensor cores,
+constexpr double kPowerMacsPerNs = 3880.0;  // and where all of them are at the card's power
+constexpr double kWidenNs = 138.0;          // 64 rows x 128 of k, with reading them,
+constexpr double kPowerWidenNs = 58.6;      // and at the card's power: why more tokens a tile win
+constexpr double kStepNs = 171.0;           // 128 of k, however few rows
+constexpr double kWideTile = 1.15;  // over 128 tokens: too few registers to hide what is read
+constexpr double kDramEfficiency = 0.75;
 
 double estimate_us(const GemmDesc& d, const KernelConfig& config, const DeviceInfo& device) {
   const WgmmaConfig c = from_table(config);
