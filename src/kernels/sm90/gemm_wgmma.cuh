@@ -126,7 +126,7 @@ __global__ void __launch_bounds__(kMaxGroups * 128 + 128, 1)
     } else if (warp == warps + 1) {
       copies.activations(activations, may_fill, may_copy);
     } else {
-      if (warp == warps + 2) {
+      if (warp == warps + 2) {  // what the copying warps wait for first
         if (elect_one()) {
           for (int i = 0; i < kFirstSlots; ++i) mbarrier_init(full + i * 8, 2);
           fence_mbarrier_init();

@@ -55,9 +55,9 @@ NIBBLE_HD constexpr int max_stages(int tokens) {
 // Slots that are filled before the block has met, while most of its barriers are set up: the first
 // copy is issued 700 to 900 clocks after the block's start instead of 1,350 to 1,600. 7168 x 2048
 // at m = 16, 64, 128 and 256 5.54, 6.63, 8.34 and 13.12 -> 5.03, 6.32, 7.94 and 12.71 us. One slot
-// less takes 0.1 to 0.2 us more up to 64 tokens; one more takes 0.2 at 128 and 256, and all 0.7 to
-// 3, because what a slot waits for then stands behind what others wait for. (A whole ring of the
-// activations is up to 160 KB, which the first weights, from further away, come behind.)
+// less takes 0.1 to 0.2 us more up to 64 tokens; one more up to 0.2 with more of them, and the
+// whole ring 0.7 to 3: what comes first then stands behind what comes later, of the other operand
+// too.
 NIBBLE_HD constexpr int first_slots(int tokens) { return tokens <= 64 ? 2 : 1; }
 
 struct WgmmaShared {
