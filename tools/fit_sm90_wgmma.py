@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
 """Fits the constants of the sm_90 wgmma GEMM's cost model (src/kernels/sm90/gemm_wgmma.cc).
 
-    fit_sm90_wgmma.py FILE...    the JSON of bench_sm90_gemm, timed with --impl wgmma --top 12 or
-                               more; the constants there are of bench/data/h200_wgmma.json
+    fit_sm90_wgmma.py FILE...    the JSON of bench_sm90_gemm, timed with --impl wgmma --top 10 or
+                               more: bench/data/h200_wgmma.json
 
 Least squares on relative errors by random steps, because the model takes maxima; candidates count
 less the slower they were timed, and what a cell's choice loses counts besides: by errors alone the

@@ -59,7 +59,7 @@ __global__ void __launch_bounds__(kMaxGroups * 128 + 128, 1)
   const int rank = cluster_rank(), worker = cluster_index();
   constexpr bool kStream = kKGroups == 1 && is_streamed(kTokens, kMaxGroups);
   constexpr bool kLower = kKGroups == 1 && is_lowered(kMaxGroups);
-  // Barriers; 2 + group is a warpgroup's.
+  // Barriers; 2 + group is a warpgroup's. Of kMayCopy and kMayFill each copying warp has its own.
   constexpr int kSumsThere = 1, kSumsLeft = 7, kMayMultiply = 8, kMayCopy = 9, kMayFill = 11;
   constexpr int kFirstSlots = first_slots(kTokens);
   // Pairs of k16 steps that are widened and then multiplied together, while the ones before are

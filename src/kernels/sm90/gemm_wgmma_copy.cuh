@@ -120,6 +120,7 @@ struct WgmmaCopies {
                                             const MayFill& may_fill, const MayCopy& may_copy,
                                             const Copy& copy) const {
     constexpr int kFirst = first_slots(kTokens);
+    // A part has one step at least, which ptxas does not know.
     const int first = kFirst == 1 ? 1 : min(kFirst, part.k_end - part.k_begin);
     may_fill();
     if (cuda::elect_one()) {
