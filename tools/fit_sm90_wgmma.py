@@ -46,7 +46,7 @@ class Timings:
             for cell in json.load(open(path))["cells"]:
                 key = (cell["n"], cell["k"], cell["m"])
                 for name, us, _, right in cell["timed"]:
-                    if "wgmma" not in name or not right:
+                    if "wgmma" not in name or "rest_m" in name or not right:
                         continue
                     c = {a: int(b) for a, b in (x.split("=") for x in name.split()[1:])}
                     alone = c["tile_n"] * c.get("cluster", 1) == GROUP_ROWS and "split_k" not in c

@@ -22,6 +22,7 @@ constexpr std::pair<const char*, int KernelConfig::*> kConfigFields[] = {
     {"tile_m", &KernelConfig::tile_m},      {"tile_n", &KernelConfig::tile_n},
     {"tile_k", &KernelConfig::tile_k},      {"stages", &KernelConfig::stages},
     {"split_k", &KernelConfig::split_k},    {"cluster", &KernelConfig::cluster},
+    {"rest_m", &KernelConfig::rest_m},      {"rest_n", &KernelConfig::rest_n},
     {"algorithm", &KernelConfig::algorithm}};
 
 Json to_json(const TunedChoice& c) {

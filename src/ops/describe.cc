@@ -26,6 +26,8 @@ std::string to_string(const KernelConfig& c) {
   add("stages", c.stages);
   add("split_k", c.split_k);
   add("cluster", c.cluster);
+  add("rest_m", c.rest_m);
+  add("rest_n", c.rest_n);
   add("algorithm", c.algorithm);
   return text.empty() ? "default" : text;
 }

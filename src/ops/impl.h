@@ -34,6 +34,8 @@ struct KernelConfig {
   int stages = 0;
   int split_k = 0;
   int cluster = 0;
+  int rest_m = 0;  // tiles of the last rows of D, where they are of another size
+  int rest_n = 0;
   int algorithm = 0;  // of a library's, in the library's own order
 
   bool operator==(const KernelConfig&) const = default;

@@ -51,12 +51,14 @@ __device__ __forceinline__ void wgmma(float* d, const uint32_t* a, uint32_t oper
 #define NIBBLE_D16(i) NIBBLE_D8(i), NIBBLE_D8(i + 8)
 #define NIBBLE_D24(i) NIBBLE_D16(i), NIBBLE_D8(i + 16)
 #define NIBBLE_D32(i) NIBBLE_D16(i), NIBBLE_D16(i + 16)
+#define NIBBLE_D36(i) NIBBLE_D32(i), NIBBLE_D4(i + 32)
 #define NIBBLE_D40(i) NIBBLE_D32(i), NIBBLE_D8(i + 32)
 #define NIBBLE_D48(i) NIBBLE_D32(i), NIBBLE_D16(i + 32)
 #define NIBBLE_D52(i) NIBBLE_D48(i), NIBBLE_D4(i + 48)
 #define NIBBLE_D56(i) NIBBLE_D48(i), NIBBLE_D8(i + 48)
 #define NIBBLE_D60(i) NIBBLE_D56(i), NIBBLE_D4(i + 56)
 #define NIBBLE_D64(i) NIBBLE_D32(i), NIBBLE_D32(i + 32)
+#define NIBBLE_D72(i) NIBBLE_D64(i), NIBBLE_D8(i + 64)
 #define NIBBLE_D96(i) NIBBLE_D64(i), NIBBLE_D32(i + 64)
 #define NIBBLE_D128(i) NIBBLE_D64(i), NIBBLE_D64(i + 64)
 // `floats` of a lane are columns / 2.
@@ -76,12 +78,14 @@ __device__ __forceinline__ void wgmma(float* d, const uint32_t* a, uint32_t oper
 #define NIBBLE_NAMES16 NIBBLE_NAMES8 ", %8, %9, %10, %11, %12, %13, %14, %15"
 #define NIBBLE_NAMES24 NIBBLE_NAMES16 ", %16, %17, %18, %19, %20, %21, %22, %23"
 #define NIBBLE_NAMES32 NIBBLE_NAMES24 ", %24, %25, %26, %27, %28, %29, %30, %31"
+#define NIBBLE_NAMES36 NIBBLE_NAMES32 ", %32, %33, %34, %35"
 #define NIBBLE_NAMES40 NIBBLE_NAMES32 ", %32, %33, %34, %35, %36, %37, %38, %39"
 #define NIBBLE_NAMES48 NIBBLE_NAMES40 ", %40, %41, %42, %43, %44, %45, %46, %47"
 #define NIBBLE_NAMES52 NIBBLE_NAMES48 ", %48, %49, %50, %51"
 #define NIBBLE_NAMES56 NIBBLE_NAMES52 ", %52, %53, %54, %55"
 #define NIBBLE_NAMES60 NIBBLE_NAMES56 ", %56, %57, %58, %59"
 #define NIBBLE_NAMES64 NIBBLE_NAMES60 ", %60, %61, %62, %63"
+#define NIBBLE_NAMES72 NIBBLE_NAMES64 ", %64, %65, %66, %67, %68, %69, %70, %71"
 #define NIBBLE_NAMES96                                                                      \
   NIBBLE_NAMES64                                                                            \
   ", %64, %65, %66, %67, %68, %69, %70, %71, %72, %73, %74, %75, %76, %77, %78, %79, %80, " \
@@ -96,12 +100,14 @@ __device__ __forceinline__ void wgmma(float* d, const uint32_t* a, uint32_t oper
   NIBBLE_WGMMA(f16, type, 32, 16, "%16, %17, %18, %19", "%20, %21")    \
   NIBBLE_WGMMA(f16, type, 48, 24, "%24, %25, %26, %27", "%28, %29")    \
   NIBBLE_WGMMA(f16, type, 64, 32, "%32, %33, %34, %35", "%36, %37")    \
+  NIBBLE_WGMMA(f16, type, 72, 36, "%36, %37, %38, %39", "%40, %41")    \
   NIBBLE_WGMMA(f16, type, 80, 40, "%40, %41, %42, %43", "%44, %45")    \
   NIBBLE_WGMMA(f16, type, 96, 48, "%48, %49, %50, %51", "%52, %53")    \
   NIBBLE_WGMMA(f16, type, 104, 52, "%52, %53, %54, %55", "%56, %57")   \
   NIBBLE_WGMMA(f16, type, 112, 56, "%56, %57, %58, %59", "%60, %61")   \
   NIBBLE_WGMMA(f16, type, 120, 60, "%60, %61, %62, %63", "%64, %65")   \
   NIBBLE_WGMMA(f16, type, 128, 64, "%64, %65, %66, %67", "%68, %69")   \
+  NIBBLE_WGMMA(f16, type, 144, 72, "%72, %73, %74, %75", "%76, %77")   \
   NIBBLE_WGMMA(f16, type, 192, 96, "%96, %97, %98, %99", "%100, %101") \
   NIBBLE_WGMMA(f16, type, 256, 128, "%128, %129, %130, %131", "%132, %133")
 NIBBLE_WGMMAS(false, "bf16")
@@ -113,24 +119,28 @@ NIBBLE_WGMMAS(true, "f16")
 #undef NIBBLE_D16
 #undef NIBBLE_D24
 #undef NIBBLE_D32
+#undef NIBBLE_D36
 #undef NIBBLE_D40
 #undef NIBBLE_D48
 #undef NIBBLE_D52
 #undef NIBBLE_D56
 #undef NIBBLE_D60
 #undef NIBBLE_D64
+#undef NIBBLE_D72
 #undef NIBBLE_D96
 #undef NIBBLE_D128
 #undef NIBBLE_NAMES8
 #undef NIBBLE_NAMES16
 #undef NIBBLE_NAMES24
 #undef NIBBLE_NAMES32
+#undef NIBBLE_NAMES36
 #undef NIBBLE_NAMES40
 #undef NIBBLE_NAMES48
 #undef NIBBLE_NAMES52
 #undef NIBBLE_NAMES56
 #undef NIBBLE_NAMES60
 #undef NIBBLE_NAMES64
+#undef NIBBLE_NAMES72
 #undef NIBBLE_NAMES96
 #undef NIBBLE_NAMES128
 

@@ -22,14 +22,16 @@ int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
 // A configuration of the table: tile_m tokens x tile_n rows a block, tile_k of k at a time, and k
 // split over split_k blocks, or clusters of two that share their tokens; a stream of tiles has no
-// split_k.
+// split_k. The last tokens' tiles may be rest_m x rest_n.
 KernelConfig to_table(const WgmmaConfig& c) {
   return {.tile_m = c.tokens,
           .tile_n = c.groups * kGroupRows,
           .tile_k = c.k_groups * kBlockK,
           .stages = wgmma_stages(c),
           .split_k = c.stream ? 0 : c.split,
-          .cluster = c.cluster};
+          .cluster = c.cluster,
+          .rest_m = c.rest_tokens,
+          .rest_n = c.rest_groups * kGroupRows};
 }
 WgmmaConfig from_table(const KernelConfig& c) {
   return {.tokens = c.tile_m,
@@ -37,7 +39,9 @@ WgmmaConfig from_table(const KernelConfig& c) {
           .k_groups = c.tile_k / kBlockK,
           .split = std::max(1, c.split_k),
           .cluster = c.cluster,
-          .stream = c.split_k == 0};
+          .stream = c.split_k == 0,
+          .rest_tokens = c.rest_m,
+          .rest_groups = c.rest_n / kGroupRows};
 }
 
 std::vector<WgmmaConfig> all_configs() {
@@ -61,6 +65,7 @@ std::vector<WgmmaConfig> all_configs() {
       }
     }
   }
+  all.insert(all.end(), wgmma_mixes().begin(), wgmma_mixes().end());
   return all;
 }
 
@@ -71,6 +76,7 @@ int resident_clusters(int cluster, const DeviceInfo& device) {
 // Whether fewer tokens a tile are enough for the same cut: the copy engine makes those that a tile
 // lacks as zeros, and they are multiplied as well.
 bool too_wide(const WgmmaConfig& c, const GemmDesc& d) {
+  if (c.mixed()) return false;
   const int64_t tokens = ceil_div(d.m, ceil_div(d.m, c.tokens));
   return std::ranges::any_of(wgmma_kernels(), [&](const WgmmaKernel& kernel) {
     WgmmaConfig narrower = c;
@@ -94,8 +100,13 @@ std::span<const KernelConfig> candidates(const GemmDesc& d, const DeviceInfo& de
     // A cluster that shares a tile starts anew for the next one, so a second wave always lost.
     const bool too_split = c.split * c.k_groups > 1 && tiles > resident;
     const bool even = c.stream && tiles % resident == 0;
-    if (!too_many && !too_few && !too_split && !even && wgmma_fits(c, d.k) && !too_wide(c, d))
+    // Two kinds of tiles mend what one kind leaves over. Of many tiles that is little.
+    const bool one_kind = c.mixed() && (d.m > kTokenGroup * (c.tokens + c.rest_tokens) ||
+                                        wgmma_mix(c, d.m, d.n, device.num_sms).rest_workers == 0);
+    if (!too_many && !too_few && !too_split && !even && !one_kind && wgmma_fits(c, d.k) &&
+        !too_wide(c, d)) {
       fitting.push_back(to_table(c));
+    }
   }
   return fitting;
 }
@@ -118,33 +129,49 @@ constexpr double kPowerMacsPerNs = 3880.0;  // and where all of them are at the 
 constexpr double kWidenNs = 138.0;          // 64 rows x 128 of k, with reading them,
 constexpr double kPowerWidenNs = 58.6;      // and at the card's power: why more tokens a tile win
 constexpr double kStepNs = 171.0;           // 128 of k, however few rows
-constexpr double kWideTile = 1.15;        // over 128 tokens: too few registers to hide what is read
+constexpr double kWideTile = 1.15;  // over 128 tokens: too few registers to hide what is read
+constexpr double kMix = 0.98;       // two kinds of tiles in one grid, by hand (108 cells of 12
+constexpr double kWideMix = 1.06;   // layers); and where they have over 128 tokens
 constexpr double kDramEfficiency = 0.75;  // by hand: by the fit there was no limit (3.7)
 
 double estimate_us(const GemmDesc& d, const KernelConfig& config, const DeviceInfo& device) {
   const WgmmaConfig c = from_table(config);
   const int clusters = resident_clusters(c.cluster, device);
-  const WgmmaTiles cut = wgmma_tiles(c, d.m, d.n, clusters);
-  const double tiles = cut.tiles(), even_waves = tiles / clusters;
-  const double waves = c.stream ? even_waves : std::ceil(even_waves);
   const auto steps = static_cast<double>(ceil_div(ceil_div(k_blocks(d.k), c.split), c.k_groups));
-  const auto tile_ns = [&](int groups) {
-    const double multiply =
-        static_cast<double>(groups * kGroupRows) * c.tokens * kBlockK / kMacsPerNs;
-    const double step = std::hypot(multiply, groups * kWidenNs, kStepNs);
-    return steps * step * (c.tokens > 128 ? kWideTile : 1.0);
+  double tiles = 0.0, waves = 0.0, multiplying = 0.0, power = 0.0;
+  const auto add_tiles = [&](const WgmmaConfig& kind, int64_t m, int workers) {
+    const auto tile_ns = [&](int groups) {
+      const double multiply =
+          static_cast<double>(groups * kGroupRows) * kind.tokens * kBlockK / kMacsPerNs;
+      const double step = std::hypot(multiply, groups * kWidenNs, kStepNs);
+      return steps * step * (kind.tokens > 128 && !kind.mixed() ? kWideTile : 1.0);
+    };
+    const WgmmaTiles cut = wgmma_tiles(kind, m, d.n, workers);
+    const double even_waves = static_cast<double>(cut.tiles()) / workers;
+    const double own_waves = kind.stream ? even_waves : std::ceil(even_waves);
+    double own = own_waves * tile_ns(kind.groups * kind.k_groups);
+    if (cut.lower()) {
+      own = (own_waves - 1.0) * tile_ns(kind.groups) +
+            tile_ns(cut.low_groups * kind.split / kind.cluster);
+    }
+    tiles += cut.tiles();
+    waves = std::max(waves, own_waves);
+    multiplying = std::max(multiplying, own);
+    // What all of them together take at the card's power, however the work is shared out.
+    power += cut.token_tiles *
+             (static_cast<double>(kind.tokens) * d.n * d.k / kPowerMacsPerNs +
+              static_cast<double>(ceil_div(d.n, kGroupRows) * k_blocks(d.k)) * kPowerWidenNs) /
+             device.num_sms;
   };
-  double multiplying = waves * tile_ns(c.groups * c.k_groups);
-  if (cut.lower()) {
-    multiplying = (waves - 1.0) * tile_ns(c.groups) + tile_ns(cut.low_groups * c.split / c.cluster);
+  if (c.mixed()) {
+    const WgmmaMix mix = wgmma_mix(c, d.m, d.n, device.num_sms);
+    add_tiles(c, mix.m, mix.workers);
+    if (mix.rest_workers > 0) add_tiles(wgmma_rest(c), d.m - mix.m, mix.rest_workers);
+  } else {
+    add_tiles(c, d.m, clusters);
   }
-  // What all of them together take at the card's power, however the work is shared out.
-  const double power =
-      cut.token_tiles *
-      (static_cast<double>(c.tokens) * d.n * d.k / kPowerMacsPerNs +
-       static_cast<double>(ceil_div(d.n, kGroupRows) * k_blocks(d.k)) * kPowerWidenNs) /
-      device.num_sms;
   multiplying = std::max(multiplying, power);
+  if (c.mixed()) multiplying *= c.tokens > 128 ? kWideMix : kMix;
   const double all_bytes = static_cast<double>(row_blocks(d.n) * k_blocks(d.k)) * kBlockBytes +
                            2.0 * static_cast<double>(d.m) * static_cast<double>(d.k + d.n);
   const double dram = all_bytes / (device.bandwidth_gbps * kDramEfficiency);

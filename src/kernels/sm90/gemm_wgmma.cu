@@ -10,6 +10,28 @@
 #include "kernels/sm90/gemm_wgmma.h"
 
 namespace nibble::sm90 {
+
+template <int kTokens, int kMaxGroups, int kKGroups, bool kMulticast, Wide kWide>
+__global__ void __launch_bounds__(kMaxGroups * 128 + 128, 1)
+    wgmma_gemm(const __grid_constant__ CUtensorMap activations, const WgmmaParams p) {
+  wgmma_block<kTokens, kMaxGroups, kKGroups, kMulticast, false, kWide>(activations, p,
+                                                                       cuda::cluster_index());
+}
+
+// The first blocks have the first tokens.
+template <int kTokens, int kRestTokens, int kMaxGroups, Wide kWide>
+__global__ void __launch_bounds__(kMaxGroups * 128 + 128, 1)
+    wgmma_gemm_mixed(const __grid_constant__ CUtensorMap activations,
+                     const __grid_constant__ CUtensorMap rest_activations, const WgmmaParams p,
+                     const WgmmaParams rest) {
+  const int block = static_cast<int>(blockIdx.x), others = block - p.work.workers;
+  if (others < 0) {
+    wgmma_block<kTokens, kMaxGroups, 1, false, true, kWide>(activations, p, block);
+  } else {
+    wgmma_block<kRestTokens, kMaxGroups, 1, false, true, kWide>(rest_activations, rest, others);
+  }
+}
+
 namespace {
 
 constexpr int kMinStages = 3;
@@ -43,6 +65,26 @@ const Variant kVariants[] = {
     variant<256, 2, 1, true>(),
 };
 
+using MixedKernel = void (*)(CUtensorMap, CUtensorMap, WgmmaParams, WgmmaParams);
+struct MixedVariant {
+  WgmmaConfig config;
+  MixedKernel bf16, f16;
+};
+template <int kTokens, int kGroups, int kRestTokens, int kRestGroups>
+constexpr MixedVariant mixed() {
+  constexpr int kMost = std::max(kGroups, kRestGroups);
+  static_assert(is_lowered(kMost));  // warpgroups that a tile has no rows for
+  return {{kTokens, kGroups, 1, 1, 1, false, kRestTokens, kRestGroups},
+          wgmma_gemm_mixed<kTokens, kRestTokens, kMost, Wide::kBF16>,
+          wgmma_gemm_mixed<kTokens, kRestTokens, kMost, Wide::kF16>};
+}
+// What two of them take together on an H200, and what the best of the others took, in us:
+const MixedVariant kMixedVariants[] = {
+    mixed<144, 3, 224, 2>(),  // 7168 x 2048, m = 512: 20.5, 22.6; 7168 x 18432: 160, 176
+    mixed<112, 2, 72, 3>(),   // 7168 x 2048, m = 256: 12.4, 12.7
+    mixed<128, 4, 64, 4>(),   // 7168 x 2048, m = 576: 22.9, 28.7
+};
+
 const Variant* find(const WgmmaConfig& c) {
   for (const Variant& v : kVariants) {
     if (v.kernel.tokens == c.tokens && v.kernel.k_groups == c.k_groups &&
@@ -52,6 +94,12 @@ const Variant* find(const WgmmaConfig& c) {
     }
   }
   return nullptr;
+}
+
+const MixedVariant& find_mixed(const WgmmaConfig& c) {
+  return *std::ranges::find_if(kMixedVariants, [&](const MixedVariant& v) {
+    return v.config.tokens == c.tokens && v.config.rest_tokens == c.rest_tokens;
+  });
 }
 
 // What a launch's flags say, so that none has to clear them before: no other launch has said it,
@@ -64,13 +112,80 @@ uint64_t next_launch() {
 constexpr int64_t kMaxStreamBlocks = 1 << 20;  // of k: the stream is counted in 32 bits
 constexpr size_t flag_bytes(size_t sms) { return (sms * sizeof(uint64_t) + 255) / 256 * 256; }
 
+// A block's multiplying warpgroups, and the most of its kernel.
+int warpgroups(const WgmmaConfig& c) {
+  return c.mixed() ? std::max(c.groups, c.rest_groups) : c.groups * c.k_groups;
+}
+int max_groups(const WgmmaConfig& c) {
+  return c.mixed() ? warpgroups(c) : find(c)->kernel.max_groups;
+}
+
 WgmmaShared shared_memory(const WgmmaConfig& c, int stages) {
-  return {c.tokens,
-          c.groups,
-          c.groups * c.k_groups,
-          staged_units(c.tokens, find(c)->kernel.max_groups),
-          stages,
-          c.k_groups * sums_bytes(c.tokens, c.groups, c.split * c.k_groups)};
+  return {c.tokens,      c.groups,
+          warpgroups(c), staged_units(c.tokens, max_groups(c)),
+          stages,        c.k_groups * sums_bytes(c.tokens, c.groups, c.split * c.k_groups)};
+}
+
+// What the blocks of one kind of tiles are told.
+struct Part {
+  WgmmaParams p;
+  CUtensorMap activations = {};
+};
+Part part_of(const WgmmaParams& params, const uint16_t* a, int64_t a_row_bytes,
+             const WgmmaConfig& c, const WgmmaTiles& cut, int stream_tiles, int workers,
+             const Stream& stream) {
+  Part part = {params};
+  WgmmaParams& p = part.p;
+  p.groups = c.groups;
+  p.stages = wgmma_stages(c);
+  p.work = WgmmaWork(cut, static_cast<int>(k_blocks(p.k)), stream_tiles, c.split, workers);
+  p.own_units = own_units(c.tokens, c.split * c.k_groups);
+  p.plain = p.wide_output && p.out.c == nullptr && p.out.bias == nullptr && !p.out.silu_mul &&
+            p.out.type == OutputType::kBF16 && p.n % 8 == 0;
+  const WgmmaShared at = shared_memory(c, p.stages);
+  p.slot_weights = at.slot_weights;
+  p.sums_at = at.sums;
+  p.sum_bytes = at.units - at.sums;
+  if (stream.load) {
+    cuda::load_tensor_map_encoder();
+    return part;
+  }
+  const bool multicast = c.cluster != c.split;
+  const bool pairs = !multicast && copies_pairs(c.tokens, cut.tile_tokens, p.k);
+  part.activations = (pairs ? cuda::tensor_map_16bit_pairs : cuda::tensor_map_16bit)(
+      a, p.m, p.k, a_row_bytes, cut.tile_tokens / (multicast ? 2 : 1));
+  return part;
+}
+
+size_t shared_bytes(const WgmmaConfig& c) { return shared_memory(c, wgmma_stages(c)).bytes; }
+
+void launch_mixed(const WgmmaParams& params, const uint16_t* a, int64_t a_row_bytes, Wide type,
+                  const WgmmaConfig& c, int sms, Stream stream) {
+  const WgmmaConfig others = wgmma_rest(c);
+  const WgmmaMix mix = wgmma_mix(c, params.m, params.n, sms);
+  WgmmaParams p = params, rest = params;
+  p.m = mix.m;
+  // Where there is no rest its blocks are not launched, but the copy engine wants a tensor.
+  rest.m = std::max(1, params.m - mix.m);
+  const int64_t first = params.m - rest.m;
+  const int64_t element = p.out.type == OutputType::kF32 ? 4 : 2;
+  rest.out.d = static_cast<uint8_t*>(p.out.d) + first * p.out.d_stride * element;
+  if (p.out.c != nullptr) {
+    rest.out.c = static_cast<const uint8_t*>(p.out.c) + first * p.out.c_stride * element;
+  }
+  const auto part = [&](const WgmmaParams& of, int64_t from, const WgmmaConfig& kind, int workers) {
+    const WgmmaTiles cut = wgmma_tiles(kind, of.m, of.n, std::max(1, workers));
+    return part_of(of, a + from * a_row_bytes / 2, a_row_bytes, kind, cut, 0, workers, stream);
+  };
+  const Part own = part(p, 0, c, mix.workers), theirs = part(rest, first, others, mix.rest_workers);
+  const MixedVariant& v = find_mixed(c);
+  cuda::launch({.grid = static_cast<unsigned>(mix.workers + mix.rest_workers),
+                .block = static_cast<unsigned>(warpgroups(c) * 128 + 128),
+                .shared_bytes = std::max(shared_bytes(c), shared_bytes(others)),
+                .pdl = stream.pdl,
+                .stream = stream},
+               "sm90_fp4_wgmma_gemm", type == Wide::kF16 ? v.f16 : v.bf16, own.activations,
+               theirs.activations, own.p, theirs.p);
 }
 
 }  // namespace
@@ -84,6 +199,15 @@ std::span<const WgmmaKernel> wgmma_kernels() {
   return kernels;
 }
 
+std::span<const WgmmaConfig> wgmma_mixes() {
+  static const auto mixes = [] {
+    std::array<WgmmaConfig, std::size(kMixedVariants)> all;
+    for (size_t i = 0; i < all.size(); ++i) all[i] = kMixedVariants[i].config;
+    return all;
+  }();
+  return mixes;
+}
+
 int wgmma_stages(const WgmmaConfig& c) {
   const int none = shared_memory(c, 0).bytes, slot = shared_memory(c, 1).bytes - none;
   // Each slot is always the same k group's, or one that is ahead would take what the slot had for
@@ -92,6 +216,7 @@ int wgmma_stages(const WgmmaConfig& c) {
 }
 
 bool wgmma_fits(const WgmmaConfig& c, int64_t k) {
+  if (c.mixed()) return std::ranges::find(wgmma_mixes(), c) != wgmma_mixes().end();
   const bool multicast = c.cluster != c.split;
   const Variant* v = find(c);
   return v != nullptr && c.groups > 0 && c.split > 0 && c.cluster <= kMaxCluster &&
@@ -105,6 +230,21 @@ bool wgmma_fits(const WgmmaConfig& c, int64_t k) {
          wgmma_stages(c) >= std::max(kMinStages, 2 * c.k_groups);
 }
 
+WgmmaConfig wgmma_rest(const WgmmaConfig& c) {
+  WgmmaConfig rest = c;
+  std::swap(rest.tokens, rest.rest_tokens);
+  std::swap(rest.groups, rest.rest_groups);
+  return rest;
+}
+
+WgmmaMix wgmma_mix(const WgmmaConfig& c, int64_t m, int64_t n, int blocks) {
+  return {static_cast<int>(m),
+          static_cast<int>(n),
+          {c.tokens, c.groups},
+          {c.rest_tokens, c.rest_groups},
+          blocks};
+}
+
 WgmmaTiles wgmma_tiles(const WgmmaConfig& c, int64_t m, int64_t n, int workers) {
   const int pair = c.cluster / c.split;
   return {static_cast<int>(m),
@@ -114,7 +254,7 @@ WgmmaTiles wgmma_tiles(const WgmmaConfig& c, int64_t m, int64_t n, int workers) 
           c.groups * pair,
           pair,
           workers,
-          c.split * c.k_groups == 1 && !c.stream && is_lowered(find(c)->kernel.max_groups)};
+          c.split * c.k_groups == 1 && !c.stream && is_lowered(max_groups(c))};
 }
 
 size_t wgmma_workspace_bytes(const WgmmaConfig& c, int num_sms) {
@@ -125,21 +265,17 @@ size_t wgmma_workspace_bytes(const WgmmaConfig& c, int num_sms) {
 
 void launch_wgmma(const WgmmaParams& params, const uint16_t* a, int64_t a_row_bytes, Wide type,
                   const WgmmaConfig& c, void* workspace, Stream stream) {
-  WgmmaParams p = params;
-  p.groups = c.groups;
-  p.stages = wgmma_stages(c);
-  const bool multicast = c.cluster != c.split;
   int sms = 0;
   NIBBLE_CUDA_CHECK(cudaDeviceGetAttribute(&sms, cudaDevAttrMultiProcessorCount, stream.index));
+  if (c.mixed()) return launch_mixed(params, a, a_row_bytes, type, c, sms, stream);
+  WgmmaParams p = params;
   const int resident = std::max(1, sms / c.cluster);
   const WgmmaTiles cut = wgmma_tiles(c, p.m, p.n, resident);
   const int tiles = cut.tiles();
-  const int parts = c.split * c.k_groups;
-  int clusters = parts > 1 ? tiles : std::min(tiles, resident);
-  const auto all_k = static_cast<int>(k_blocks(p.k));
+  int clusters = c.split * c.k_groups > 1 ? tiles : std::min(tiles, resident);
   int stream_tiles = 0;
   if (c.stream) {
-    clusters = static_cast<int>(std::min(int64_t{resident}, int64_t{tiles} * all_k));
+    clusters = static_cast<int>(std::min(int64_t{resident}, tiles * k_blocks(p.k)));
     // A tile or two of everybody's share: pieces of less than one would cost more to add up.
     const int rest = tiles % clusters;
     stream_tiles = tiles < clusters ? tiles : rest == 0 ? 0 : rest + clusters;
@@ -147,30 +283,16 @@ void launch_wgmma(const WgmmaParams& params, const uint16_t* a, int64_t a_row_by
     p.parts = reinterpret_cast<float*>(static_cast<uint8_t*>(workspace) + flag_bytes(sms));
     p.launch = next_launch();
   }
-  p.work = WgmmaWork(cut, all_k, stream_tiles, c.split, clusters);
-  p.own_units = own_units(c.tokens, parts);
-  p.plain = p.wide_output && p.out.c == nullptr && p.out.bias == nullptr && !p.out.silu_mul &&
-            p.out.type == OutputType::kBF16 && p.n % 8 == 0;
-  const WgmmaShared at = shared_memory(c, p.stages);
-  p.slot_weights = at.slot_weights;
-  p.sums_at = at.sums;
-  p.sum_bytes = at.units - at.sums;
+  const Part part = part_of(p, a, a_row_bytes, c, cut, stream_tiles, clusters, stream);
   const Variant& v = *find(c);
-  CUtensorMap activations = {};
-  if (stream.load) {
-    cuda::load_tensor_map_encoder();
-  } else {
-    const bool pairs = !multicast && copies_pairs(c.tokens, cut.tile_tokens, p.k);
-    activations = (pairs ? cuda::tensor_map_16bit_pairs : cuda::tensor_map_16bit)(
-        a, p.m, p.k, a_row_bytes, cut.tile_tokens / (multicast ? 2 : 1));
-  }
   cuda::launch({.grid = static_cast<unsigned>(clusters * c.cluster),
-                .block = static_cast<unsigned>(c.groups * c.k_groups * 128 + 128),
-                .shared_bytes = static_cast<size_t>(at.bytes),
+                .block = static_cast<unsigned>(warpgroups(c) * 128 + 128),
+                .shared_bytes = shared_bytes(c),
                 .cluster = static_cast<unsigned>(c.cluster),
                 .pdl = stream.pdl,
                 .stream = stream},
-               "sm90_fp4_wgmma_gemm", type == Wide::kF16 ? v.f16 : v.bf16, activations, p);
+               "sm90_fp4_wgmma_gemm", type == Wide::kF16 ? v.f16 : v.bf16, part.activations,
+               part.p);
 }
 
 }  // namespace nibble::sm90

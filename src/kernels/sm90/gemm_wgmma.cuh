@@ -14,7 +14,8 @@
 // Whole tiles rarely come out even. Then the last rows are cut into lower tiles, of which the upper
 // warpgroups have none (WgmmaTiles); or the k of the first stream_tiles tiles, laid end to end, is
 // cut into as many equal pieces as there are blocks: who begins inside a tile leaves its sums in
-// the workspace for the block that began the tile, which adds them in order.
+// the workspace for the block that began the tile, which adds them in order. Or (kMixed) the first
+// blocks have the first tokens' tiles and the others tiles of another size (WgmmaMix).
 //
 // What lost: that for few tiles too (sums through L2 take 4 us of a GEMM), one copying thread for
 // both operands, two for each (0.2 us with k groups), two blocks a multiprocessor, ping-pong.
@@ -33,12 +34,12 @@ namespace nibble::sm90 {
 // beside products, whatever they are; half of them widen. What its others cost, and what ptxas
 // makes of them, is why it is written as it is: 180 to 204 instructions a step of 128 k became 155
 // to 163, and 16 to 64 tokens take 6 to 15 % less time. sm90_sass_test counts them.
-template <int kTokens, int kMaxGroups, int kKGroups, bool kMulticast, Wide kWide>
-__global__ void __launch_bounds__(kMaxGroups * 128 + 128, 1)
-    wgmma_gemm(const __grid_constant__ CUtensorMap activations, const WgmmaParams p) {
+template <int kTokens, int kMaxGroups, int kKGroups, bool kMulticast, bool kMixed, Wide kWide>
+__device__ __forceinline__ void wgmma_block(const CUtensorMap& activations, const WgmmaParams& p,
+                                            int worker) {
   using namespace nibble::cuda;
   extern __shared__ __align__(1024) uint8_t shared[];
-  constexpr bool kSplit = !kMulticast && is_shared(kTokens, kMaxGroups);
+  constexpr bool kSplit = !kMulticast && !kMixed && is_shared(kTokens, kMaxGroups);
   static_assert(kKGroups == 1 || kSplit);
   const WgmmaWork& work = p.work;
   const int split = kSplit ? work.split : 1, parts = split * kKGroups;
@@ -56,8 +57,8 @@ __global__ void __launch_bounds__(kMaxGroups * 128 + 128, 1)
   const WgmmaShared at(kTokens, p.groups, warps / 4, kStaged, p.stages, kSplit ? p.sum_bytes : 0);
   constexpr int kTileBlocks = kMulticast ? 2 : 1;  // blocks whose tiles are handed out together
   const bool clustered = kMulticast || split > 1;
-  const int rank = cluster_rank(), worker = cluster_index();
-  constexpr bool kStream = kKGroups == 1 && is_streamed(kTokens, kMaxGroups);
+  const int rank = cluster_rank();
+  constexpr bool kStream = kKGroups == 1 && !kMixed && is_streamed(kTokens, kMaxGroups);
   constexpr bool kLower = kKGroups == 1 && is_lowered(kMaxGroups);
   // Barriers; 2 + group is a warpgroup's. Of kMayCopy and kMayFill each copying warp has its own.
   constexpr int kSumsThere = 1, kSumsLeft = 7, kMayMultiply = 8, kMayCopy = 9, kMayFill = 11;
@@ -75,8 +76,10 @@ __global__ void __launch_bounds__(kMaxGroups * 128 + 128, 1)
                                 : kTokens == 128 ? WidenFirst::kScalesAndRest
                                                  : WidenFirst::kScales;
   // (Four with 112 tokens: else ptxas lacks registers, and waits for each product by itself.)
-  constexpr bool kEarly = (kFew && kKGroups == 1) || (kTokens == 64 && kMaxGroups == 5) ||
+  constexpr bool kEarly = (kFew && kKGroups == 1) || kMixed || (kTokens == 64 && kMaxGroups == 5) ||
                           (kTokens == 112 && kMaxGroups == 4);
+  // Of a product: for one of 224 ptxas asks for more registers than a thread has at the start.
+  constexpr int kColumns = kTokens == 224 ? kTokens / 2 : kTokens;
   using Parts = WgmmaParts<kStream>;
   using Tile = WgmmaTile<kLower>;
   // Of a shared tile, unit u is written out by part u % parts.
@@ -266,9 +269,13 @@ __global__ void __launch_bounds__(kMaxGroups * 128 + 128, 1)
 #pragma unroll
           for (int i = 0; i < 2 * kBatch; ++i) {
             const int of = 2 * pair + i;
-            wgmma<kWide == Wide::kF16, kTokens>(
-                sum, a[i / 2] + i % 2 * 4,
-                operand + of / 4 * (kTokens * 128 >> 4) + of % 4 * kOperandStep16, high);
+#pragma unroll
+            for (int token = 0; token < kTokens; token += kColumns) {
+              wgmma<kWide == Wide::kF16, kColumns>(
+                  sum + token / 2, a[i / 2] + i % 2 * 4,
+                  operand + ((of / 4 * kTokens + token) * 128 >> 4) + of % 4 * kOperandStep16,
+                  high);
+            }
           }
           wgmma_commit();
           if (pair + kBatch == (kEarly ? 2 : 4)) {

@@ -21,6 +21,11 @@ struct WgmmaConfig {
   int cluster;   // blocks of a cluster: split, or two for multicast
   bool
       stream;  // the tiles that don't come out even are cut into equal pieces of k; needs workspace
+  int rest_tokens = 0;  // not 0: the last tokens' tiles are of another size (WgmmaMix),
+  int rest_groups = 0;  // and k groups and split are 1
+
+  bool mixed() const { return rest_tokens != 0; }
+  bool operator==(const WgmmaConfig&) const = default;
 };
 
 // What is built: the most warpgroups for each number of tokens, k groups and cluster (two:
@@ -30,12 +35,17 @@ struct WgmmaKernel {
   bool multicast;
 };
 std::span<const WgmmaKernel> wgmma_kernels();
+std::span<const WgmmaConfig> wgmma_mixes();  // what is built of two kinds of tiles
 
 // Slots of the ring that fit.
 int wgmma_stages(const WgmmaConfig& config);
 
+// Of a mixed config, the other kind of tiles in front; and who has which of them.
+WgmmaConfig wgmma_rest(const WgmmaConfig& config);
+WgmmaMix wgmma_mix(const WgmmaConfig& config, int64_t m, int64_t n, int blocks);
+
 // The tiles of all rows and tokens, or pairs of tiles, for so many blocks or clusters; m and n are
-// what can_implement takes.
+// what can_implement takes. Of a mixed config, as if all tokens were of the first kind.
 WgmmaTiles wgmma_tiles(const WgmmaConfig& config, int64_t m, int64_t n, int workers);
 
 // 0 where the config does not stream.

@@ -1,6 +1,7 @@
 // How the wgmma GEMM shares out memory, registers and work.
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 
 #include "base/host_device.h"
@@ -150,6 +151,44 @@ struct WgmmaTiles {
 
   int tiles() const { return token_tiles * row_tiles; }
   bool lower() const { return low_from < row_tiles; }
+};
+
+// How many blocks have which tiles where two kinds of them share a grid: one kind seldom gives all
+// blocks work. 7168 rows are 28 tiles of 256, so that of 132 blocks 112 had work at m = 512; two
+// token tiles of 144 x 192 rows and one of 224 x 128 are 132 tiles of nearly the same time.
+struct WgmmaMix {
+  struct Kind {
+    int tokens, groups;
+    int cost() const { return groups * (tokens + 32); }  // of a tile; the 32: widening
+  };
+  int m;                      // tokens of the first kind's tiles, all of them full
+  int workers, rest_workers;  // blocks of either kind; of the rest 0 where there is none
+
+  // Whatever m is; of many tiles another cut of them is better.
+  WgmmaMix(int all_m, int n, Kind kind, Kind rest, int blocks)
+      : m(all_m), workers(blocks), rest_workers(0) {
+    const auto up = [](int64_t a, int64_t b) { return (a + b - 1) / b; };
+    const int64_t groups = up(n, kGroupRows);
+    int64_t best = INT64_MAX;
+    for (int columns = kTokenGroup; columns > 0; --columns) {
+      const int first = columns * kind.tokens;
+      if (first >= all_m) continue;
+      const int64_t tiles = columns * up(groups, kind.groups);
+      const int64_t others = up(all_m - first, rest.tokens) * up(groups, rest.groups);
+      for (int64_t waves = up(tiles, blocks - 1); waves * kind.cost() < best; ++waves) {
+        const auto with = static_cast<int>(up(tiles, waves));
+        const int64_t own = waves * kind.cost();
+        const int64_t theirs = up(others, blocks - with) * rest.cost();
+        if (std::max(own, theirs) < best) {
+          best = std::max(own, theirs);
+          m = first;
+          workers = with;
+          rest_workers = static_cast<int>(std::min<int64_t>(others, blocks - with));
+        }
+        if (theirs <= own) break;
+      }
+    }
+  }
 };
 
 // The tiles of a GEMM and who multiplies which. Made on the host, so that no block divides. With

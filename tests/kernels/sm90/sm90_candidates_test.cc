@@ -53,13 +53,22 @@ TEST(Sm90Candidates, OfOneCutOnlyTheNarrowestTileIsOffered) {
     for (const KernelConfig& a : all) {
       for (const KernelConfig& b : all) {
         const bool same_cut = a.tile_n == b.tile_n && a.tile_k == b.tile_k &&
-                              a.split_k == b.split_k && a.cluster == b.cluster;
+                              a.split_k == b.split_k && a.cluster == b.cluster && a.rest_m == 0 &&
+                              b.rest_m == 0;
         const int64_t tiles = (m + a.tile_m - 1) / a.tile_m;
         EXPECT_FALSE(same_cut && b.tile_m < a.tile_m && b.tile_m * tiles >= m)
             << "m = " << m << ": " << to_string(a) << " beside " << to_string(b);
       }
     }
   }
+}
+
+// 7168 rows are no multiple of what gives 132 multiprocessors work.
+TEST(Sm90Candidates, ASecondKindOfTileTakesWhatIsLeft) {
+  for (const auto& [m, rest_m] : {std::pair{256, 72}, {512, 224}, {576, 64}, {768, 0}}) {
+    EXPECT_EQ(chosen(gemm(m, 7168, 2048)).rest_m, rest_m) << "m = " << m;
+  }
+  EXPECT_EQ(chosen(gemm(512, 8192, 8192)).rest_m, 0);
 }
 
 TEST(Sm90Candidates, EachIsOfferedOnce) {

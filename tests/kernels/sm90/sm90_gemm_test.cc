@@ -169,6 +169,29 @@ TEST_F(Sm90Gemm, ReadsWeightsOfMoreThan31Bits) {
   }
 }
 
+// Tiles of two kinds in one grid: of what is left of the tokens too, the last of them, and nothing
+// behind. A choice also serves a few tokens less than it was made for.
+TEST_F(Sm90Gemm, WritesTheTokensOfBothKindsOfTiles) {
+  constexpr int64_t kN = 7168, kK = 2048, kGuard = 8;
+  const GemmPlan p = plan(kN, kK, 576);
+  for (const int64_t m : {241, 256, 481, 512, 513, 576}) {
+    EXPECT_THAT(p.choice(m).config, HasSubstr("rest_m")) << m;
+    const auto a = zeros(m * kK * 2);
+    const cuda::Buffer d(0, (m + kGuard) * kN * 2);
+    cuda::fill(d.get(), 0xFF, (m + kGuard) * kN * 2, device_->stream().cuda);
+    for (int64_t row = 0; row < m; ++row) set_row(a, kK, row, static_cast<float>(row % 7));
+    p.run(a.get(), kK, d.get(), kN, m);
+    std::vector<uint16_t> out((m + kGuard) * kN);
+    cuda::copy(out.data(), d.get(), out.size() * 2, device_->stream().cuda);
+    device_->synchronize();
+    for (int64_t i = 0; i < (m + kGuard) * kN; ++i) {
+      const int64_t row = i / kN;
+      const uint16_t want = row < m ? float_to_bf16(static_cast<float>(row % 7 * 16)) : 0xFFFF;
+      ASSERT_EQ(out[i], want) << "m = " << m << ", token " << row << ", row " << i % kN;
+    }
+  }
+}
+
 // A kernel is put on a stream as a graph of one node (base/graph_launch.h), except into another.
 TEST_F(Sm90Gemm, IsCapturedIntoAGraph) {
   constexpr int64_t kN = 64, kK = 64;

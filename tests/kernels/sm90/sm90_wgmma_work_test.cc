@@ -100,6 +100,31 @@ TEST(Sm90WgmmaWork, TilesShareTokensEvenly) {
   }
 }
 
+// Of two kinds of tiles, the first has whole columns of tokens, the other what is left, and there
+// are blocks for both.
+TEST(Sm90WgmmaWork, TwoKindsOfTilesShareTheTokens) {
+  constexpr WgmmaMix::Kind kKinds[][2] = {{{144, 3}, {224, 2}}, {{112, 2}, {72, 3}}};
+  for (const auto& [kind, rest] : kKinds) {
+    for (const int n : {1, 200, 7168, 28672}) {
+      for (int m = 1; m < 1500; m += 13) {
+        const WgmmaMix mix(m, n, kind, rest, 132);
+        EXPECT_EQ(mix.rest_workers > 0, mix.m < m) << m;
+        EXPECT_EQ(mix.rest_workers > 0, m > kind.tokens) << m;
+        EXPECT_TRUE(mix.workers > 0 && mix.workers + mix.rest_workers <= 132) << m;
+        EXPECT_EQ(mix.rest_workers > 0 ? mix.m % kind.tokens : 0, 0) << m;
+      }
+    }
+  }
+}
+
+// Where they are for: every one of 132 blocks has one tile.
+TEST(Sm90WgmmaWork, TwoKindsOfTilesFillADevice) {
+  const WgmmaMix mix(512, 7168, {144, 3}, {224, 2}, 132);
+  EXPECT_EQ(mix.m, 288);
+  EXPECT_EQ(mix.workers, 76);
+  EXPECT_EQ(mix.rest_workers, 56);
+}
+
 TEST(Sm90WgmmaWork, BlocksOfASplitTileCoverItsK) {
   for (const int k : {8, 9, 57}) {
     for (const int split : {1, 2, 3, 4, 8}) {
