@@ -36,6 +36,7 @@ class Library:
                 ("gemm_free", None, [c_void_p]),
                 ("gemm_run", c_int, [c_void_p, c_void_p, c_int64, c_void_p, c_int64, c_int64]),
                 ("device_use_stream", c_int, [c_void_p, c_void_p]),
+                ("device_use_pdl", c_int, [c_void_p, c_int]),
                 ("gemm_kernel", c_char_p, [c_void_p, c_int64])):
             function = getattr(self.lib, "nibble_" + name)
             function.restype, function.argtypes = result, arguments

@@ -70,6 +70,11 @@ void* nibble_device_stream(const nibble_device* device);
  * from now on; null: on the device's own again (cudaStreamLegacy names the default stream). What
  * was put on the other stream before is not waited for. */
 nibble_status nibble_device_use_stream(const nibble_device* device, void* stream);
+/* Programmatic dependent launch, off at first: kernels of this device and of all that was made from
+ * it may start while what stands in front of them on the stream ends. It must not write what they
+ * were made with (weights, bias). NIBBLE_INVALID_ARGUMENT for a CPU, NIBBLE_UNSUPPORTED before
+ * sm_90. */
+nibble_status nibble_device_use_pdl(const nibble_device* device, int on);
 /* Waits for what was put on the stream. A CPU's calls are done when they return. */
 nibble_status nibble_device_synchronize(const nibble_device* device);
 void nibble_device_free(nibble_device* device);

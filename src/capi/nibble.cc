@@ -217,6 +217,10 @@ nibble_status nibble_device_use_stream(const nibble_device* device, void* stream
   return guarded([&, name = __func__] { given(device, name, "device").device.use_stream(stream); });
 }
 
+nibble_status nibble_device_use_pdl(const nibble_device* device, int on) {
+  return guarded([&, name = __func__] { given(device, name, "device").device.use_pdl(on != 0); });
+}
+
 nibble_status nibble_device_synchronize(const nibble_device* device) {
   return guarded([&] { given(device, __func__, "device").device.synchronize(); });
 }

@@ -51,6 +51,7 @@ ForcedImpls parse_forced(std::string_view text) {
 }
 
 constexpr size_t kWorkspaceAlignment = 256;
+constexpr int kFirstSmWithPdl = 90;
 
 using Memory = std::shared_ptr<void>;
 
@@ -76,6 +77,7 @@ struct Device::State {
   std::optional<TuningTable> tuning;  // that has choices
   std::optional<cuda::OwnedStream> own_stream;
   void* stream = nullptr;  // the own one or the caller's
+  bool pdl = false;
   OpSeconds* timed_ops = nullptr;
   std::vector<Memory> workspaces;  // the last is the current one
   size_t workspace_bytes = 0;      // of the last
@@ -126,7 +128,7 @@ std::string_view Device::forced_impl(std::string_view op) const {
 }
 
 Stream Device::stream() const {
-  return {info_->kind, pool_.get(), state_->stream, info_->index, false, arena_.get()};
+  return {info_->kind, pool_.get(), state_->stream, info_->index, state_->pdl, arena_.get()};
 }
 
 void Device::use_stream(void* cuda_stream) const {
@@ -141,6 +143,15 @@ void Device::use_stream(void* cuda_stream) const {
                  index);
   }
   state_->stream = cuda_stream;
+}
+
+void Device::use_pdl(bool on) const {
+  NIBBLE_CHECK(info_->kind == DeviceKind::kCuda, ErrorCode::kInvalidArgument,
+               "use_pdl: {} is not a CUDA device", info_->name);
+  NIBBLE_CHECK(info_->sm >= kFirstSmWithPdl, ErrorCode::kUnsupported,
+               "use_pdl: needs sm_{} or later, found {} of sm_{}", kFirstSmWithPdl, info_->name,
+               info_->sm);
+  state_->pdl = on;
 }
 
 void Device::synchronize() const {

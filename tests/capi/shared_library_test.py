@@ -47,6 +47,10 @@ class SharedLibraryTest(unittest.TestCase):
         with self.assertRaisesRegex(NibbleError, "not a CUDA device"):
             self.nibble.call("device_use_stream", self.device, 1)
 
+    def test_pdl_is_refused_on_a_cpu(self) -> None:
+        with self.assertRaisesRegex(NibbleError, "use_pdl: .* is not a CUDA device"):
+            self.nibble.call("device_use_pdl", self.device, 1)
+
 
 if __name__ == "__main__":
     LIBRARY = sys.argv.pop(1)

@@ -212,6 +212,37 @@ TEST_F(Sm90Gemm, IsCapturedIntoAGraph) {
   }
 }
 
+// Each GEMM multiplies what the one in front of it wrote, on the stream and in a graph.
+TEST_F(Sm90Gemm, WaitsForTheKernelInFrontUnderPdl) {
+  constexpr int64_t kN = 64, kK = 64, kCalls = 3;
+  void* const stream = device_->stream().cuda;
+  for (const int64_t m : {1, 40, 300}) {
+    const auto a = zeros(m * kK * 2), x = zeros(m * kN * 2), y = zeros(m * kN * 2);
+    const auto d = zeros(m * kN * 2);
+    const GemmPlan p = plan(kN, kK, m);
+    const auto chain = [&] {
+      p.run(a.get(), kK, x.get(), kN, m);
+      p.run(x.get(), kK, y.get(), kN, m);
+      p.run(y.get(), kK, d.get(), kN, m);
+    };
+    device_->use_pdl(true);
+    for (float value = 1; value < 8; ++value) {
+      set_row(a, kK, m - 1, value);
+      chain();
+      EXPECT_EQ(at(d, m * kN - 1), value * 16 * kN * kN) << "m = " << m;
+    }
+    cuda::begin_capture(stream);
+    for (int call = 0; call < kCalls; ++call) chain();
+    const cuda::OwnedGraph graph(0, cuda::end_capture(stream));
+    for (float value = 8; value < 16; ++value) {
+      set_row(a, kK, m - 1, value);
+      cuda::launch_graph(graph.get(), stream);
+      EXPECT_EQ(at(d, m * kN - 1), value * 16 * kN * kN) << "m = " << m;
+    }
+    device_->use_pdl(false);
+  }
+}
+
 TEST_F(Sm90Gemm, StreamsDoNotWaitForOneAnother) {
   constexpr int64_t kN = 64, kK = 64;
   const Device other = Device::cuda();
