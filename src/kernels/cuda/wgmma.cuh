@@ -53,6 +53,7 @@ __device__ __forceinline__ void wgmma(float* d, const uint32_t* a, uint32_t oper
 #define NIBBLE_D32(i) NIBBLE_D16(i), NIBBLE_D16(i + 16)
 #define NIBBLE_D36(i) NIBBLE_D32(i), NIBBLE_D4(i + 32)
 #define NIBBLE_D40(i) NIBBLE_D32(i), NIBBLE_D8(i + 32)
+#define NIBBLE_D44(i) NIBBLE_D40(i), NIBBLE_D4(i + 40)
 #define NIBBLE_D48(i) NIBBLE_D32(i), NIBBLE_D16(i + 32)
 #define NIBBLE_D52(i) NIBBLE_D48(i), NIBBLE_D4(i + 48)
 #define NIBBLE_D56(i) NIBBLE_D48(i), NIBBLE_D8(i + 48)
@@ -80,6 +81,7 @@ __device__ __forceinline__ void wgmma(float* d, const uint32_t* a, uint32_t oper
 #define NIBBLE_NAMES32 NIBBLE_NAMES24 ", %24, %25, %26, %27, %28, %29, %30, %31"
 #define NIBBLE_NAMES36 NIBBLE_NAMES32 ", %32, %33, %34, %35"
 #define NIBBLE_NAMES40 NIBBLE_NAMES32 ", %32, %33, %34, %35, %36, %37, %38, %39"
+#define NIBBLE_NAMES44 NIBBLE_NAMES40 ", %40, %41, %42, %43"
 #define NIBBLE_NAMES48 NIBBLE_NAMES40 ", %40, %41, %42, %43, %44, %45, %46, %47"
 #define NIBBLE_NAMES52 NIBBLE_NAMES48 ", %48, %49, %50, %51"
 #define NIBBLE_NAMES56 NIBBLE_NAMES52 ", %52, %53, %54, %55"
@@ -102,6 +104,7 @@ __device__ __forceinline__ void wgmma(float* d, const uint32_t* a, uint32_t oper
   NIBBLE_WGMMA(f16, type, 64, 32, "%32, %33, %34, %35", "%36, %37")    \
   NIBBLE_WGMMA(f16, type, 72, 36, "%36, %37, %38, %39", "%40, %41")    \
   NIBBLE_WGMMA(f16, type, 80, 40, "%40, %41, %42, %43", "%44, %45")    \
+  NIBBLE_WGMMA(f16, type, 88, 44, "%44, %45, %46, %47", "%48, %49")    \
   NIBBLE_WGMMA(f16, type, 96, 48, "%48, %49, %50, %51", "%52, %53")    \
   NIBBLE_WGMMA(f16, type, 104, 52, "%52, %53, %54, %55", "%56, %57")   \
   NIBBLE_WGMMA(f16, type, 112, 56, "%56, %57, %58, %59", "%60, %61")   \
@@ -121,6 +124,7 @@ NIBBLE_WGMMAS(true, "f16")
 #undef NIBBLE_D32
 #undef NIBBLE_D36
 #undef NIBBLE_D40
+#undef NIBBLE_D44
 #undef NIBBLE_D48
 #undef NIBBLE_D52
 #undef NIBBLE_D56
@@ -135,6 +139,7 @@ NIBBLE_WGMMAS(true, "f16")
 #undef NIBBLE_NAMES32
 #undef NIBBLE_NAMES36
 #undef NIBBLE_NAMES40
+#undef NIBBLE_NAMES44
 #undef NIBBLE_NAMES48
 #undef NIBBLE_NAMES52
 #undef NIBBLE_NAMES56

@@ -35,7 +35,9 @@ KernelConfig chosen(const GemmDesc& d) {
 TEST(Sm90Candidates, TilesAreAsWideAsTheirTokens) {
   for (const auto& [m, tokens] : {std::pair{12, 16},
                                   {40, 48},
-                                  {70, 80},
+                                  {70, 72},
+                                  {75, 80},
+                                  {84, 88},
                                   {90, 96},
                                   {100, 104},
                                   {105, 112},
