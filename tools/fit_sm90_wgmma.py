@@ -22,9 +22,10 @@ ONE_TILE = 64  # kOneTile of gemm_wgmma.cc
 GROUP_ROWS, BLOCK_BYTES, BLOCK_ROWS, BLOCK_K = 64, 1152, 16, 128
 # The most groups of what is built without k groups, for each number of tokens and cluster
 # (kVariants).
-KERNELS = {(16, 1): [5], (32, 1): [5], (48, 1): [5], (64, 1): [2, 4, 5], (80, 1): [2, 4],
-           (96, 1): [2, 3, 4], (104, 1): [2, 3, 4], (112, 1): [2, 3, 4], (120, 1): [2, 3, 4],
-           (128, 1): [2, 3, 4], (64, 2): [2], (128, 2): [4], (192, 2): [2], (256, 2): [2]}
+KERNELS = {(16, 1): [5], (24, 1): [5], (32, 1): [5], (40, 1): [5], (48, 1): [5], (56, 1): [4],
+           (64, 1): [2, 4, 5], (72, 1): [2, 4], (80, 1): [2, 4], (88, 1): [2, 4], (96, 1): [2, 3, 4],
+           (104, 1): [2, 3, 4], (112, 1): [2, 3, 4], (120, 1): [2, 3, 4], (128, 1): [2, 3, 4],
+           (64, 2): [2], (128, 2): [4], (192, 2): [2], (256, 2): [2]}
 TOKEN_GROUP = 8  # kTokenGroup of gemm_wgmma_work.h
 START = {"kFixedUs": 2.4, "kNextTileUs": 1.24, "kReduceUs": 0.325, "kMorePartsUs": 0.0926,
          "kReduceNs": 11.8, "kStreamUs": 0.777, "kStreamNs": 16.1, "kMacsPerNs": 3920.0,

@@ -48,8 +48,11 @@ __device__ __forceinline__ void wgmma(float* d, const uint32_t* a, uint32_t oper
 #define NIBBLE_D8(i)                                                                          \
   "+f"(d[i]), "+f"(d[i + 1]), "+f"(d[i + 2]), "+f"(d[i + 3]), "+f"(d[i + 4]), "+f"(d[i + 5]), \
       "+f"(d[i + 6]), "+f"(d[i + 7])
+#define NIBBLE_D12(i) NIBBLE_D8(i), NIBBLE_D4(i + 8)
 #define NIBBLE_D16(i) NIBBLE_D8(i), NIBBLE_D8(i + 8)
+#define NIBBLE_D20(i) NIBBLE_D16(i), NIBBLE_D4(i + 16)
 #define NIBBLE_D24(i) NIBBLE_D16(i), NIBBLE_D8(i + 16)
+#define NIBBLE_D28(i) NIBBLE_D24(i), NIBBLE_D4(i + 24)
 #define NIBBLE_D32(i) NIBBLE_D16(i), NIBBLE_D16(i + 16)
 #define NIBBLE_D36(i) NIBBLE_D32(i), NIBBLE_D4(i + 32)
 #define NIBBLE_D40(i) NIBBLE_D32(i), NIBBLE_D8(i + 32)
@@ -76,8 +79,11 @@ __device__ __forceinline__ void wgmma(float* d, const uint32_t* a, uint32_t oper
         : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(operand), "r"(operand_high));          \
   }
 #define NIBBLE_NAMES8 "%0, %1, %2, %3, %4, %5, %6, %7"
+#define NIBBLE_NAMES12 NIBBLE_NAMES8 ", %8, %9, %10, %11"
 #define NIBBLE_NAMES16 NIBBLE_NAMES8 ", %8, %9, %10, %11, %12, %13, %14, %15"
+#define NIBBLE_NAMES20 NIBBLE_NAMES16 ", %16, %17, %18, %19"
 #define NIBBLE_NAMES24 NIBBLE_NAMES16 ", %16, %17, %18, %19, %20, %21, %22, %23"
+#define NIBBLE_NAMES28 NIBBLE_NAMES24 ", %24, %25, %26, %27"
 #define NIBBLE_NAMES32 NIBBLE_NAMES24 ", %24, %25, %26, %27, %28, %29, %30, %31"
 #define NIBBLE_NAMES36 NIBBLE_NAMES32 ", %32, %33, %34, %35"
 #define NIBBLE_NAMES40 NIBBLE_NAMES32 ", %32, %33, %34, %35, %36, %37, %38, %39"
@@ -99,8 +105,11 @@ __device__ __forceinline__ void wgmma(float* d, const uint32_t* a, uint32_t oper
   "%126, %127"
 #define NIBBLE_WGMMAS(f16, type)                                       \
   NIBBLE_WGMMA(f16, type, 16, 8, "%8, %9, %10, %11", "%12, %13")       \
+  NIBBLE_WGMMA(f16, type, 24, 12, "%12, %13, %14, %15", "%16, %17")    \
   NIBBLE_WGMMA(f16, type, 32, 16, "%16, %17, %18, %19", "%20, %21")    \
+  NIBBLE_WGMMA(f16, type, 40, 20, "%20, %21, %22, %23", "%24, %25")    \
   NIBBLE_WGMMA(f16, type, 48, 24, "%24, %25, %26, %27", "%28, %29")    \
+  NIBBLE_WGMMA(f16, type, 56, 28, "%28, %29, %30, %31", "%32, %33")    \
   NIBBLE_WGMMA(f16, type, 64, 32, "%32, %33, %34, %35", "%36, %37")    \
   NIBBLE_WGMMA(f16, type, 72, 36, "%36, %37, %38, %39", "%40, %41")    \
   NIBBLE_WGMMA(f16, type, 80, 40, "%40, %41, %42, %43", "%44, %45")    \
@@ -119,8 +128,11 @@ NIBBLE_WGMMAS(true, "f16")
 #undef NIBBLE_WGMMA
 #undef NIBBLE_D4
 #undef NIBBLE_D8
+#undef NIBBLE_D12
 #undef NIBBLE_D16
+#undef NIBBLE_D20
 #undef NIBBLE_D24
+#undef NIBBLE_D28
 #undef NIBBLE_D32
 #undef NIBBLE_D36
 #undef NIBBLE_D40
@@ -134,8 +146,11 @@ NIBBLE_WGMMAS(true, "f16")
 #undef NIBBLE_D96
 #undef NIBBLE_D128
 #undef NIBBLE_NAMES8
+#undef NIBBLE_NAMES12
 #undef NIBBLE_NAMES16
+#undef NIBBLE_NAMES20
 #undef NIBBLE_NAMES24
+#undef NIBBLE_NAMES28
 #undef NIBBLE_NAMES32
 #undef NIBBLE_NAMES36
 #undef NIBBLE_NAMES40

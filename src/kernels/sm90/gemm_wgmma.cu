@@ -52,7 +52,8 @@ constexpr Variant variant() {
 }
 // In the order of preference: the first with room for a config's groups takes it.
 const Variant kVariants[] = {
-    variant<16, 5>(),           variant<32, 5>(),           variant<48, 5>(),
+    variant<16, 5>(),           variant<24, 5>(),           variant<32, 5>(),
+    variant<40, 5>(),           variant<48, 5>(),           variant<56, 4>(),
     variant<64, 2>(),           variant<64, 4>(),           variant<64, 5>(),
     variant<72, 2>(),           variant<72, 4>(),           variant<80, 2>(),
     variant<80, 4>(),           variant<88, 2>(),           variant<88, 4>(),
@@ -61,7 +62,8 @@ const Variant kVariants[] = {
     variant<112, 2>(),          variant<112, 3>(),          variant<112, 4>(),
     variant<120, 2>(),          variant<120, 3>(),          variant<120, 4>(),
     variant<128, 2>(),          variant<128, 3>(),          variant<128, 4>(),
-    variant<16, 4, 2>(),        variant<32, 4, 2>(),        variant<48, 4, 2>(),
+    variant<16, 4, 2>(),        variant<24, 4, 2>(),        variant<32, 4, 2>(),
+    variant<40, 4, 2>(),        variant<48, 4, 2>(),        variant<56, 2, 2>(),
     variant<64, 2, 2>(),        variant<64, 2, 1, true>(),  variant<128, 4, 1, true>(),
     variant<192, 2, 1, true>(), variant<256, 2, 1, true>(),
 };
