@@ -165,12 +165,13 @@ struct WgmmaMix {
   int workers, rest_workers;  // blocks of either kind; of the rest 0 where there is none
 
   // Whatever m is; of many tiles another cut of them is better.
-  WgmmaMix(int all_m, int n, Kind kind, Kind rest, int blocks)
-      : m(all_m), workers(blocks), rest_workers(0) {
+  WgmmaMix(int all_m, int n, Kind kind, Kind rest, int blocks) : m(all_m), rest_workers(0) {
     const auto up = [](int64_t a, int64_t b) { return (a + b - 1) / b; };
     const int64_t groups = up(n, kGroupRows);
+    const int64_t of_one_kind = up(all_m, kind.tokens) * up(groups, kind.groups);
+    workers = static_cast<int>(std::min<int64_t>(of_one_kind, blocks));
     int64_t best = INT64_MAX;
-    for (int columns = kTokenGroup; columns > 0; --columns) {
+    for (int columns = blocks > 1 ? kTokenGroup : 0; columns > 0; --columns) {
       const int first = columns * kind.tokens;
       if (first >= all_m) continue;
       const int64_t tiles = columns * up(groups, kind.groups);

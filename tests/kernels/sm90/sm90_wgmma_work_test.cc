@@ -112,6 +112,13 @@ TEST(Sm90WgmmaWork, TwoKindsOfTilesShareTheTokens) {
         EXPECT_EQ(mix.rest_workers > 0, m > kind.tokens) << m;
         EXPECT_TRUE(mix.workers > 0 && mix.workers + mix.rest_workers <= 132) << m;
         EXPECT_EQ(mix.rest_workers > 0 ? mix.m % kind.tokens : 0, 0) << m;
+        const auto tiles = [&](int tokens, const WgmmaMix::Kind& k, int workers) {
+          return WgmmaTiles(tokens, n, k.tokens, 1, k.groups, 1, workers, true).tiles();
+        };
+        EXPECT_GE(tiles(mix.m, kind, mix.workers), mix.workers) << m;
+        if (mix.rest_workers > 0) {
+          EXPECT_GE(tiles(m - mix.m, rest, mix.rest_workers), mix.rest_workers) << m;
+        }
       }
     }
   }
@@ -123,6 +130,7 @@ TEST(Sm90WgmmaWork, TwoKindsOfTilesFillADevice) {
   EXPECT_EQ(mix.m, 288);
   EXPECT_EQ(mix.workers, 76);
   EXPECT_EQ(mix.rest_workers, 56);
+  EXPECT_EQ(WgmmaMix(512, 7168, {144, 3}, {224, 2}, 1).rest_workers, 0);
 }
 
 TEST(Sm90WgmmaWork, BlocksOfASplitTileCoverItsK) {
