@@ -63,6 +63,7 @@ __device__ __forceinline__ void wgmma(float* d, const uint32_t* a, uint32_t oper
 #define NIBBLE_D60(i) NIBBLE_D56(i), NIBBLE_D4(i + 56)
 #define NIBBLE_D64(i) NIBBLE_D32(i), NIBBLE_D32(i + 32)
 #define NIBBLE_D72(i) NIBBLE_D64(i), NIBBLE_D8(i + 64)
+#define NIBBLE_D84(i) NIBBLE_D72(i), NIBBLE_D8(i + 72), NIBBLE_D4(i + 80)
 #define NIBBLE_D96(i) NIBBLE_D64(i), NIBBLE_D32(i + 64)
 #define NIBBLE_D128(i) NIBBLE_D64(i), NIBBLE_D64(i + 64)
 // `floats` of a lane are columns / 2.
@@ -94,6 +95,7 @@ __device__ __forceinline__ void wgmma(float* d, const uint32_t* a, uint32_t oper
 #define NIBBLE_NAMES60 NIBBLE_NAMES56 ", %56, %57, %58, %59"
 #define NIBBLE_NAMES64 NIBBLE_NAMES60 ", %60, %61, %62, %63"
 #define NIBBLE_NAMES72 NIBBLE_NAMES64 ", %64, %65, %66, %67, %68, %69, %70, %71"
+#define NIBBLE_NAMES84 NIBBLE_NAMES72 ", %72, %73, %74, %75, %76, %77, %78, %79, %80, %81, %82, %83"
 #define NIBBLE_NAMES96                                                                      \
   NIBBLE_NAMES64                                                                            \
   ", %64, %65, %66, %67, %68, %69, %70, %71, %72, %73, %74, %75, %76, %77, %78, %79, %80, " \
@@ -120,6 +122,7 @@ __device__ __forceinline__ void wgmma(float* d, const uint32_t* a, uint32_t oper
   NIBBLE_WGMMA(f16, type, 120, 60, "%60, %61, %62, %63", "%64, %65")   \
   NIBBLE_WGMMA(f16, type, 128, 64, "%64, %65, %66, %67", "%68, %69")   \
   NIBBLE_WGMMA(f16, type, 144, 72, "%72, %73, %74, %75", "%76, %77")   \
+  NIBBLE_WGMMA(f16, type, 168, 84, "%84, %85, %86, %87", "%88, %89")   \
   NIBBLE_WGMMA(f16, type, 192, 96, "%96, %97, %98, %99", "%100, %101") \
   NIBBLE_WGMMA(f16, type, 256, 128, "%128, %129, %130, %131", "%132, %133")
 NIBBLE_WGMMAS(false, "bf16")
@@ -143,6 +146,7 @@ NIBBLE_WGMMAS(true, "f16")
 #undef NIBBLE_D60
 #undef NIBBLE_D64
 #undef NIBBLE_D72
+#undef NIBBLE_D84
 #undef NIBBLE_D96
 #undef NIBBLE_D128
 #undef NIBBLE_NAMES8
@@ -161,6 +165,7 @@ NIBBLE_WGMMAS(true, "f16")
 #undef NIBBLE_NAMES60
 #undef NIBBLE_NAMES64
 #undef NIBBLE_NAMES72
+#undef NIBBLE_NAMES84
 #undef NIBBLE_NAMES96
 #undef NIBBLE_NAMES128
 

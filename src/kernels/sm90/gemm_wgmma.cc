@@ -130,7 +130,7 @@ constexpr double kWidenNs = 138.0;          // 64 rows x 128 of k, with reading 
 constexpr double kPowerWidenNs = 58.6;      // and at the card's power: why more tokens a tile win
 constexpr double kStepNs = 171.0;           // 128 of k, however few rows
 constexpr double kWideTile = 1.15;  // over 128 tokens: too few registers to hide what is read
-constexpr double kMix = 0.98;       // two kinds of tiles in one grid, by hand (108 cells of 12
+constexpr double kMix = 0.98;       // two kinds of tiles in one grid, by hand (129 cells of 14
 constexpr double kWideMix = 1.06;   // layers); and where they have over 128 tokens
 constexpr double kDramEfficiency = 0.75;  // by hand: by the fit there was no limit (3.7)
 

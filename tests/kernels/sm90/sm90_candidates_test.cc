@@ -68,7 +68,7 @@ TEST(Sm90Candidates, OfOneCutOnlyTheNarrowestTileIsOffered) {
 
 // 7168 rows are no multiple of what gives 132 multiprocessors work.
 TEST(Sm90Candidates, ASecondKindOfTileTakesWhatIsLeft) {
-  for (const auto& [m, rest_m] : {std::pair{256, 72}, {512, 224}, {576, 64}, {768, 0}}) {
+  for (const auto& [m, rest_m] : {std::pair{256, 72}, {384, 80}, {512, 224}, {576, 64}, {640, 0}}) {
     EXPECT_EQ(chosen(gemm(m, 7168, 2048)).rest_m, rest_m) << "m = " << m;
   }
   EXPECT_EQ(chosen(gemm(512, 8192, 8192)).rest_m, 0);
