@@ -78,7 +78,7 @@ void launch(const GemmArgs& args, const KernelConfig& config, Stream stream) {
   p.row_alpha = args.b->row_alpha;
   p.a = a.data;
   p.a_stride = a.stride;
-  p.out = sm90::output_from(args, a, 0);
+  p.out = sm90::output_of(args, a);
   p.m = static_cast<int>(d.m);
   p.n = static_cast<int>(d.n);
   p.k = static_cast<int>(d.k);

@@ -132,13 +132,14 @@ void launch(const GemmArgs& args, const KernelConfig& config, Stream stream) {
   const GemmDesc& d = args.desc;
   const DecodeConfig c = from_table(config);
   const Activations a = prepare_activations(args, stream);
+  const Output out = output_of(args, a);
   for (int64_t first = 0; first < d.m; first += c.tokens) {
     DecodeParams p = {};
     p.weights = args.b->codes;
     p.row_alpha = args.b->row_alpha;
     p.a = a.data + first * a.stride;
     p.a_stride = a.stride;
-    p.out = output_from(args, a, first);
+    p.out = out.from(first);
     p.m = static_cast<int>(std::min<int64_t>(c.tokens, d.m - first));
     p.n = static_cast<int>(d.n);
     p.k = static_cast<int>(d.k);

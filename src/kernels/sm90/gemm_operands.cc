@@ -119,15 +119,11 @@ Activations prepare_activations(const GemmArgs& args, Stream stream) {
   return {.data = p.values, .stride = d.k, .type = Wide::kBF16, .scale = p.scale};
 }
 
-Output output_from(const GemmArgs& args, const Activations& a, int64_t first) {
+Output output_of(const GemmArgs& args, const Activations& a) {
   const GemmDesc& d = args.desc;
-  const auto element = static_cast<int64_t>(size_of(d.d_type));
-  const auto rows_from = [&](const MatrixView& x) {
-    return static_cast<uint8_t*>(x.data) + first * x.stride * element;
-  };
-  return {.d = rows_from(args.d),
+  return {.d = args.d.data,
           .d_stride = args.d.stride,
-          .c = d.has_c ? rows_from(args.c) : nullptr,
+          .c = d.has_c ? args.c.data : nullptr,
           .c_stride = args.c.stride,
           .bias = d.has_bias ? args.bias : nullptr,
           .a_scale = a.scale,

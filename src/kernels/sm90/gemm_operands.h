@@ -27,7 +27,7 @@ struct Activations {
 size_t activation_bytes(const GemmDesc& desc);
 Activations prepare_activations(const GemmArgs& args, Stream stream);
 
-// D, C and the bias from token `first` on.
-Output output_from(const GemmArgs& args, const Activations& a, int64_t first);
+// D, C and the bias.
+Output output_of(const GemmArgs& args, const Activations& a);
 
 }  // namespace nibble::sm90

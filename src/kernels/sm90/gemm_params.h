@@ -21,6 +21,15 @@ struct Output {
   int columns = 0;                 // of D
   OutputType type = OutputType::kBF16;
   bool silu_mul = false;
+
+  // From this token on.
+  Output from(int64_t token) const {
+    const int64_t element = type == OutputType::kF32 ? 4 : 2;
+    Output rest = *this;
+    rest.d = static_cast<uint8_t*>(d) + token * d_stride * element;
+    if (c != nullptr) rest.c = static_cast<const uint8_t*>(c) + token * c_stride * element;
+    return rest;
+  }
 };
 
 // In a decode block's shared memory, behind a barrier.

@@ -18,8 +18,6 @@ constexpr int kSplits[] = {1, 2, 3, 4, 5};  // more never won
 constexpr int kResidentClusters[] = {132, 66, 38, 30, 22};
 constexpr int kH200Sms = 132;
 
-int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
-
 // A configuration of the table: tile_m tokens x tile_n rows a block, tile_k of k at a time, and k
 // split over split_k blocks, or clusters of two that share their tokens; a stream of tiles has no
 // split_k. The last tokens' tiles may be rest_m x rest_n.
@@ -217,7 +215,7 @@ void launch(const GemmArgs& args, const KernelConfig& config, Stream stream) {
   WgmmaParams p = {};
   p.weights = args.b->codes;
   p.row_alpha = args.b->row_alpha;
-  p.out = output_from(args, a, 0);
+  p.out = output_of(args, a);
   p.wide_output = is_wide(p.out.d, p.out.d_stride, element) &&
                   (p.out.c == nullptr || is_wide(p.out.c, p.out.c_stride, element));
   p.m = static_cast<int>(d.m);

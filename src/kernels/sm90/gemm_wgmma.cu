@@ -134,6 +134,7 @@ WgmmaShared shared_memory(const WgmmaConfig& c, int stages) {
 // What the blocks of one kind of tiles are told.
 struct Part {
   WgmmaParams p;
+  size_t shared_bytes = 0;
   CUtensorMap activations = {};
 };
 Part part_of(const WgmmaParams& params, const uint16_t* a, int64_t a_row_bytes,
@@ -151,6 +152,7 @@ Part part_of(const WgmmaParams& params, const uint16_t* a, int64_t a_row_bytes,
   p.slot_weights = at.slot_weights;
   p.sums_at = at.sums;
   p.sum_bytes = at.units - at.sums;
+  part.shared_bytes = at.bytes;
   if (stream.load) {
     cuda::load_tensor_map_encoder();
     return part;
@@ -162,8 +164,6 @@ Part part_of(const WgmmaParams& params, const uint16_t* a, int64_t a_row_bytes,
   return part;
 }
 
-size_t shared_bytes(const WgmmaConfig& c) { return shared_memory(c, wgmma_stages(c)).bytes; }
-
 void launch_mixed(const WgmmaParams& params, const uint16_t* a, int64_t a_row_bytes, Wide type,
                   const WgmmaConfig& c, int sms, Stream stream) {
   const WgmmaConfig others = wgmma_rest(c);
@@ -173,11 +173,7 @@ void launch_mixed(const WgmmaParams& params, const uint16_t* a, int64_t a_row_by
   // Where there is no rest its blocks are not launched, but the copy engine wants a tensor.
   rest.m = std::max(1, params.m - mix.m);
   const int64_t first = params.m - rest.m;
-  const int64_t element = p.out.type == OutputType::kF32 ? 4 : 2;
-  rest.out.d = static_cast<uint8_t*>(p.out.d) + first * p.out.d_stride * element;
-  if (p.out.c != nullptr) {
-    rest.out.c = static_cast<const uint8_t*>(p.out.c) + first * p.out.c_stride * element;
-  }
+  rest.out = params.out.from(first);
   const auto part = [&](const WgmmaParams& of, int64_t from, const WgmmaConfig& kind, int workers) {
     const WgmmaTiles cut = wgmma_tiles(kind, of.m, of.n, std::max(1, workers));
     return part_of(of, a + from * a_row_bytes / 2, a_row_bytes, kind, cut, 0, workers, stream);
@@ -186,7 +182,7 @@ void launch_mixed(const WgmmaParams& params, const uint16_t* a, int64_t a_row_by
   const MixedVariant& v = find_mixed(c);
   cuda::launch({.grid = static_cast<unsigned>(mix.workers + mix.rest_workers),
                 .block = static_cast<unsigned>(warpgroups(c) * 128 + 128),
-                .shared_bytes = std::max(shared_bytes(c), shared_bytes(others)),
+                .shared_bytes = std::max(own.shared_bytes, theirs.shared_bytes),
                 .pdl = stream.pdl,
                 .stream = stream},
                "sm90_fp4_wgmma_gemm", type == Wide::kF16 ? v.f16 : v.bf16, own.activations,
@@ -292,7 +288,7 @@ void launch_wgmma(const WgmmaParams& params, const uint16_t* a, int64_t a_row_by
   const Variant& v = *find(c);
   cuda::launch({.grid = static_cast<unsigned>(clusters * c.cluster),
                 .block = static_cast<unsigned>(warpgroups(c) * 128 + 128),
-                .shared_bytes = shared_bytes(c),
+                .shared_bytes = part.shared_bytes,
                 .cluster = static_cast<unsigned>(c.cluster),
                 .pdl = stream.pdl,
                 .stream = stream},

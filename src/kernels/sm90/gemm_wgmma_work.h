@@ -10,6 +10,8 @@
 
 namespace nibble::sm90 {
 
+constexpr int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
+
 constexpr int kGroupRows = 64;   // of a warpgroup
 constexpr int kGroupBlocks = 4;  // its blocks of 16 rows, one a warp
 constexpr int kTokenGroup = 8;   // token tiles that take turns before the next rows: L2 keeps both
@@ -126,7 +128,7 @@ struct WgmmaTiles {
   // that take turns; lower ones where `may_lower`.
   WgmmaTiles(int m, int n, int tokens, int token_step, int row_groups, int row_step, int workers,
              bool may_lower) {
-    const auto up = [](int64_t a, int64_t b) { return static_cast<int>((a + b - 1) / b); };
+    const auto up = [](int64_t a, int64_t b) { return static_cast<int>(ceil_div(a, b)); };
     token_tiles = up(m, tokens);
     tile_tokens = token_tiles == 1 && tokens <= kWholeTokens
                       ? tokens
@@ -166,20 +168,19 @@ struct WgmmaMix {
 
   // Whatever m is; of many tiles another cut of them is better.
   WgmmaMix(int all_m, int n, Kind kind, Kind rest, int blocks) : m(all_m), rest_workers(0) {
-    const auto up = [](int64_t a, int64_t b) { return (a + b - 1) / b; };
-    const int64_t groups = up(n, kGroupRows);
-    const int64_t of_one_kind = up(all_m, kind.tokens) * up(groups, kind.groups);
+    const int64_t groups = ceil_div(n, kGroupRows);
+    const int64_t of_one_kind = ceil_div(all_m, kind.tokens) * ceil_div(groups, kind.groups);
     workers = static_cast<int>(std::min<int64_t>(of_one_kind, blocks));
     int64_t best = INT64_MAX;
     for (int columns = blocks > 1 ? kTokenGroup : 0; columns > 0; --columns) {
       const int first = columns * kind.tokens;
       if (first >= all_m) continue;
-      const int64_t tiles = columns * up(groups, kind.groups);
-      const int64_t others = up(all_m - first, rest.tokens) * up(groups, rest.groups);
-      for (int64_t waves = up(tiles, blocks - 1); waves * kind.cost() < best; ++waves) {
-        const auto with = static_cast<int>(up(tiles, waves));
+      const int64_t tiles = columns * ceil_div(groups, kind.groups);
+      const int64_t others = ceil_div(all_m - first, rest.tokens) * ceil_div(groups, rest.groups);
+      for (int64_t waves = ceil_div(tiles, blocks - 1); waves * kind.cost() < best; ++waves) {
+        const auto with = static_cast<int>(ceil_div(tiles, waves));
         const int64_t own = waves * kind.cost();
-        const int64_t theirs = up(others, blocks - with) * rest.cost();
+        const int64_t theirs = ceil_div(others, blocks - with) * rest.cost();
         if (std::max(own, theirs) < best) {
           best = std::max(own, theirs);
           m = first;

@@ -24,7 +24,7 @@ PRODUCT = re.compile(r"HGMMA\S* R\d+, R(\d+),")
 WAIT = re.compile(r"WARPGROUP\.DEPBAR\.LE gsb0, 0x(\w)")
 WRITES = re.compile(r"(?:@!?U?P\d )?(?!HGMMA|ST|RED|SYNCS)([A-Z]\S*) R(\d+)\b")
 PRODUCTS = 8  # of 16 k in a step; of 224 tokens each is two, with an operand of its own
-# By Wide, bf16 and fp16, whose codes take twice the instructions to widen. 155 to 163 and 221 to 229
+# By Wide, bf16 and fp16, whose codes take twice the instructions to widen. 155 to 165 and 221 to 231
 # where this was written.
 MOST = {"0": 168, "1": 234}
 KERNELS = 92
