@@ -73,19 +73,17 @@ std::span<const KernelConfig> candidates(const GemmDesc& d, const DeviceInfo&) {
   return fitting;
 }
 
-// tools/fit_sm90.py over the timings of bench_sm90_gemm on an H200: six layers, m = 1 to 32 (7 %
-// off in the mean). By a fit without a layer, what is chosen for it is 1.1 % slower than the best
-// candidate (geometric mean; 6 % at worst). Activations are counted over all blocks, as weights
-// are: counted for a block, what was chosen was 1.3 % slower.
-constexpr double kFixedUs = 3.17;     // launch, first loads
-constexpr double kClusterUs = 0.08;   // 0.056 by the fit; with dependent launch it costs more
-constexpr double kExtraWaveUs = 1.0;  // 0.67 by the fit, by which 28672 x 4096 at m = 1 lost 6 %
+// By tools/fit_sm90.py, with the wgmma GEMM's (gemm_wgmma_cost.cc). Activations are counted over
+// all blocks, as weights are: counted for a block, what was chosen was 1.3 % slower.
+constexpr double kFixedUs = 2.98;  // launch, first loads
+constexpr double kClusterUs = 0.103;
+constexpr double kExtraWaveUs = 2.79;
 // Of the time that all weights, or every block's activations, take at full bandwidth.
-constexpr double kDramShare = 0.392;
-constexpr double kActivationShare = 0.887;
-constexpr double kSumBytesPerNs = 27.1;  // the partial sums of a block
-constexpr double kStepNs = 7.28;         // 16 x 16 weights, widened by one scheduler
-constexpr double kStepTokensNs = 2.02;   // and multiplied by 8 tokens
+constexpr double kDramShare = 0.445;
+constexpr double kActivationShare = 1.27;
+constexpr double kSumBytesPerNs = 24.0;  // the partial sums of a block
+constexpr double kStepNs = 6.08;         // 16 x 16 weights, widened by one scheduler
+constexpr double kStepTokensNs = 1.36;   // and multiplied by 8 tokens
 constexpr double kDramEfficiency = 0.875;
 constexpr int kSchedulers = 4;
 // Blocks of clusters above two that can be resident at once, of 132: clusters stay within a GPC.

@@ -1,23 +1,18 @@
-// The prefill GEMM's table entry: which cuts of the work there are, and what each costs.
+// The prefill GEMM's table entry: which cuts of the work there are.
 #include "kernels/sm90/gemm_wgmma.h"
 
 #include <algorithm>
-#include <cmath>
 #include <vector>
 
 #include "kernels/sm90/blocks.h"
 #include "kernels/sm90/gemm.h"
 #include "kernels/sm90/gemm_operands.h"
+#include "kernels/sm90/gemm_wgmma_cost.h"
 
 namespace nibble::sm90 {
 namespace {
 
 constexpr int kSplits[] = {1, 2, 3, 4, 5};  // more never won
-// Clusters of one to five blocks that an H200's 132 multiprocessors hold at once: they stay within
-// a GPC. One more of them than fit doubles a GEMM's time.
-constexpr int kResidentClusters[] = {132, 66, 38, 30, 22};
-constexpr int kH200Sms = 132;
-
 // A configuration of the table: tile_m tokens x tile_n rows a block, tile_k of k at a time, and k
 // split over split_k blocks, or clusters of two that share their tokens; a stream of tiles has no
 // split_k. The last tokens' tiles may be rest_m x rest_n.
@@ -51,10 +46,11 @@ std::vector<WgmmaConfig> all_configs() {
         return c.tokens == kernel.tokens && c.groups == groups && c.k_groups == kernel.k_groups &&
                pair == 1;
       });
-      if (known) continue;
-      // Alone, 64 rows read too many activations for a GEMM that is cut for its length: up to half
-      // of the time lost.
-      if (groups * pair > 1 && kernel.k_groups == 1) {
+      // 64 rows alone read too many activations for a GEMM that is cut for its length: up to half
+      // of the time lost. Over 128 tokens alone lose a tenth so, and 64 rows of them up to 13 %.
+      const bool wide = kernel.tokens > 128 && pair == 1;
+      if (known || (wide && groups == 1)) continue;
+      if (groups * pair > 1 && kernel.k_groups == 1 && !wide) {
         all.push_back({kernel.tokens, groups, 1, 1, pair, true});
       }
       for (const int split : kSplits) {
@@ -65,10 +61,6 @@ std::vector<WgmmaConfig> all_configs() {
   }
   all.insert(all.end(), wgmma_mixes().begin(), wgmma_mixes().end());
   return all;
-}
-
-int resident_clusters(int cluster, const DeviceInfo& device) {
-  return std::max(1, kResidentClusters[cluster - 1] * device.num_sms / kH200Sms);
 }
 
 // Whether fewer tokens a tile are enough for the same cut: the copy engine makes those that a tile
@@ -109,83 +101,8 @@ std::span<const KernelConfig> candidates(const GemmDesc& d, const DeviceInfo& de
   return fitting;
 }
 
-// By tools/fit_sm90_wgmma.py from timings of bench_sm90_gemm on an H200: 18 layers, m = 16 to 1024.
-// Of several fits that are nearly as good, the one that chose best on other layers (docs/sm90.md).
-// By a fit without a layer, what is chosen for it is 0.5 % slower than the best candidate
-// (geometric mean; 9 % at worst). What runs beside each other adds up as the root of squares.
-constexpr double kFixedUs = 2.4;            // launch, first loads, output
-constexpr double kFewTokensUs = 0.35;       // up to 8; by hand: without, beside the decode GEMM's
-                                            // estimates 8192 x 3072 at m = 1 lost 16 %
-constexpr double kNextTileUs = 1.24;        // nothing is multiplied while a tile is written out
-constexpr double kReduceUs = 0.325;         // the sums of a tile that two blocks share,
-constexpr double kMorePartsUs = 0.0926;     // of each part more,
-constexpr double kReduceNs = 11.8;          // a token of 64 rows that another part sums
-constexpr double kStreamUs = 0.777;         // a block's sums that come through L2,
-constexpr double kStreamNs = 16.1;          // a token of 64 rows of them
-constexpr double kMacsPerNs = 3920.0;       // of a multiprocessor's tensor cores,
-constexpr double kPowerMacsPerNs = 3880.0;  // and where all of them are at the card's power
-constexpr double kWidenNs = 138.0;          // 64 rows x 128 of k, with reading them,
-constexpr double kPowerWidenNs = 58.6;      // and at the card's power: why more tokens a tile win
-constexpr double kStepNs = 171.0;           // 128 of k, however few rows
-constexpr double kWideTile = 1.15;  // over 128 tokens: too few registers to hide what is read
-constexpr double kMix = 0.98;       // two kinds of tiles in one grid, by hand (129 cells of 14
-constexpr double kWideMix = 1.06;   // layers); and where they have over 128 tokens
-constexpr double kDramEfficiency = 0.75;  // by hand: by the fit there was no limit (3.7)
-
 double estimate_us(const GemmDesc& d, const KernelConfig& config, const DeviceInfo& device) {
-  const WgmmaConfig c = from_table(config);
-  const int clusters = resident_clusters(c.cluster, device);
-  const auto steps = static_cast<double>(ceil_div(ceil_div(k_blocks(d.k), c.split), c.k_groups));
-  double tiles = 0.0, waves = 0.0, multiplying = 0.0, power = 0.0;
-  const auto add_tiles = [&](const WgmmaConfig& kind, int64_t m, int workers) {
-    const auto tile_ns = [&](int groups) {
-      const double multiply =
-          static_cast<double>(groups * kGroupRows) * kind.tokens * kBlockK / kMacsPerNs;
-      const double step = std::hypot(multiply, groups * kWidenNs, kStepNs);
-      return steps * step * (kind.tokens > 128 && !kind.mixed() ? kWideTile : 1.0);
-    };
-    const WgmmaTiles cut = wgmma_tiles(kind, m, d.n, workers);
-    const double even_waves = static_cast<double>(cut.tiles()) / workers;
-    const double own_waves = kind.stream ? even_waves : std::ceil(even_waves);
-    double own = own_waves * tile_ns(kind.groups * kind.k_groups);
-    if (cut.lower()) {
-      own = (own_waves - 1.0) * tile_ns(kind.groups) +
-            tile_ns(cut.low_groups * kind.split / kind.cluster);
-    }
-    tiles += cut.tiles();
-    waves = std::max(waves, own_waves);
-    multiplying = std::max(multiplying, own);
-    // What all of them together take at the card's power, however the work is shared out.
-    power += cut.token_tiles *
-             (static_cast<double>(kind.tokens) * d.n * d.k / kPowerMacsPerNs +
-              static_cast<double>(ceil_div(d.n, kGroupRows) * k_blocks(d.k)) * kPowerWidenNs) /
-             device.num_sms;
-  };
-  if (c.mixed()) {
-    const WgmmaMix mix = wgmma_mix(c, d.m, d.n, device.num_sms);
-    add_tiles(c, mix.m, mix.workers);
-    if (mix.rest_workers > 0) add_tiles(wgmma_rest(c), d.m - mix.m, mix.rest_workers);
-  } else {
-    add_tiles(c, d.m, clusters);
-  }
-  multiplying = std::max(multiplying, power);
-  if (c.mixed()) multiplying *= c.tokens > 128 ? kWideMix : kMix;
-  const double all_bytes = static_cast<double>(row_blocks(d.n) * k_blocks(d.k)) * kBlockBytes +
-                           2.0 * static_cast<double>(d.m) * static_cast<double>(d.k + d.n);
-  const double dram = all_bytes / (device.bandwidth_gbps * kDramEfficiency);
-  const double outputs = static_cast<double>(c.groups) * c.tokens;
-  double us = kFixedUs + 1e-3 * std::max(multiplying, dram);
-  if (d.m <= 8) us += kFewTokensUs;
-  us += kNextTileUs * std::max(0.0, waves - 1.0);
-  if (c.stream) {
-    const double pieces = std::max(1.0, clusters / tiles);
-    us += pieces * kStreamUs + 1e-3 * kStreamNs * outputs;
-  }
-  if (const int parts = c.split * c.k_groups; parts > 1) {
-    us += (c.split > 1 ? kReduceUs : 0.0) + kMorePartsUs * (parts - 2);
-    us += 1e-3 * kReduceNs * outputs * (parts - 1) / parts;
-  }
-  return us;
+  return wgmma_us(from_table(config), d, device);
 }
 
 Support can_implement(const GemmDesc& d, const DeviceInfo& device) {

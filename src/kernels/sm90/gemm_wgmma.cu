@@ -62,10 +62,11 @@ const Variant kVariants[] = {
     variant<112, 2>(),          variant<112, 3>(),          variant<112, 4>(),
     variant<120, 2>(),          variant<120, 3>(),          variant<120, 4>(),
     variant<128, 2>(),          variant<128, 3>(),          variant<128, 4>(),
-    variant<16, 4, 2>(),        variant<24, 4, 2>(),        variant<32, 4, 2>(),
-    variant<40, 4, 2>(),        variant<48, 4, 2>(),        variant<56, 2, 2>(),
-    variant<64, 2, 2>(),        variant<64, 2, 1, true>(),  variant<128, 4, 1, true>(),
-    variant<192, 2, 1, true>(), variant<256, 2, 1, true>(),
+    variant<160, 3>(),          variant<256, 2>(),          variant<16, 4, 2>(),
+    variant<24, 4, 2>(),        variant<32, 4, 2>(),        variant<40, 4, 2>(),
+    variant<48, 4, 2>(),        variant<56, 2, 2>(),        variant<64, 2, 2>(),
+    variant<64, 2, 1, true>(),  variant<128, 4, 1, true>(), variant<192, 2, 1, true>(),
+    variant<256, 2, 1, true>(),
 };
 
 using MixedKernel = void (*)(CUtensorMap, CUtensorMap, WgmmaParams, WgmmaParams);

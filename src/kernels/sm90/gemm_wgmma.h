@@ -14,7 +14,7 @@ namespace nibble::sm90 {
 
 // One way to cut the work; see gemm_wgmma.cuh.
 struct WgmmaConfig {
-  int tokens;    // of a tile: 16, 24, ... 128, 192 or 256
+  int tokens;    // of a tile: 16, 24, ... 128, 160, 192 or 256
   int groups;    // of 64 rows of a tile: a multiplying warpgroup each,
   int k_groups;  // or two, that take turns at the steps of k
   int split;     // blocks of a cluster that share a tile

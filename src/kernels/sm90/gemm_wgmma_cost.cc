@@ -1,0 +1,139 @@
+#include "kernels/sm90/gemm_wgmma_cost.h"
+
+#include <algorithm>
+#include <cmath>
+
+#include "kernels/sm90/blocks.h"
+
+namespace nibble::sm90 {
+namespace {
+
+constexpr int kResidentClusters[] = {132, 66, 38, 30, 22};  // on an H200
+constexpr int kH200Sms = 132;
+
+// By tools/fit_sm90.py, with the decode GEMM's, from timings of bench_sm90_gemm on an H200 (37
+// layers, m = 1 to 8192; bench/data). What runs beside each other adds up as the root of squares.
+constexpr double kFixedUs = 2.19;           // launch, first loads, output,
+constexpr double kFirst = 1.12;             // of the time that all blocks' first weights take,
+constexpr double kClusterUs = 0.403;        // and blocks that meet
+constexpr double kNextTileUs = 0.994;       // nothing is multiplied while a tile is written out
+constexpr double kMorePartsUs = 0.03;       // the sums of each part of a shared tile beyond two,
+constexpr double kReduceNs = 12.6;          // and a token of 64 rows that another part sums
+constexpr double kStreamUs = 1.09;          // a block's sums that come through L2,
+constexpr double kStreamNs = 14.4;          // a token of 64 rows of them
+constexpr double kMacsPerNs = 3770.0;       // of a multiprocessor's tensor cores,
+constexpr double kPowerMacsPerNs = 3880.0;  // and where all of them are at the card's power
+constexpr double kWidenNs = 123.0;          // 64 rows x 128 of k, with reading them,
+constexpr double kPowerWidenNs = 57.9;      // and at the card's power: why more tokens a tile win
+constexpr double kPairPower = 0.962;        // of two blocks that share activations
+constexpr double kStepNs = 180.0;           // 128 of k, however few rows,
+constexpr double kPairStepNs = 205.0;       // and where two blocks wait for each other
+constexpr double kInTurn = 1.18;    // two k groups: twice the activations for as many products
+constexpr double kWideTile = 1.06;  // over 128 tokens: too few registers to hide what is read,
+constexpr double kWidePair = 1.08;  // in two blocks that share them
+constexpr double kWideMix = 1.05;   // and where two kinds of tiles share a grid
+constexpr double kL2Bytes = 43.9e6;
+constexpr double kDramEfficiency = 0.819;
+constexpr double kBestEfficiency = 0.875;  // as the decode GEMM's
+
+double weight_bytes(const GemmDesc& d) {
+  return static_cast<double>(row_blocks(d.n) * k_blocks(d.k)) * kBlockBytes;
+}
+double activation_bytes(const GemmDesc& d) {
+  return 2.0 * static_cast<double>(d.m) * static_cast<double>(d.k);
+}
+double bytes_per_ns(const DeviceInfo& device) { return device.bandwidth_gbps * kBestEfficiency; }
+
+bool is_pair(const WgmmaConfig& c) { return c.cluster != c.split; }
+
+// A block's step of 128 of k, of so many groups of rows.
+double step_ns(const WgmmaConfig& c, int groups) {
+  const double macs = static_cast<double>(groups * kGroupRows) * c.tokens * kBlockK;
+  const double multiply = macs / kMacsPerNs * (c.k_groups > 1 ? kInTurn : 1.0);
+  const double step = std::hypot(multiply, groups * kWidenNs, is_pair(c) ? kPairStepNs : kStepNs);
+  if (c.tokens <= 128 || c.mixed()) return step;
+  return step * (is_pair(c) ? kWidePair : kWideTile);
+}
+
+// All tiles of one kind.
+struct Share {
+  int64_t tiles = 0, token_tiles = 0;
+  double waves = 0.0;        // of the blocks that have them
+  double multiply_ns = 0.0;  // as fast as blocks can,
+  double power_ns = 0.0;     // and at the card's power, however the work is shared out
+};
+Share share_of(const WgmmaConfig& kind, const GemmDesc& d, int64_t m, int workers,
+               const DeviceInfo& device) {
+  const WgmmaTiles cut = wgmma_tiles(kind, m, d.n, workers);
+  const auto steps =
+      static_cast<double>(ceil_div(ceil_div(k_blocks(d.k), kind.split), kind.k_groups));
+  Share share = {.tiles = cut.tiles(), .token_tiles = cut.token_tiles};
+  const double waves = static_cast<double>(cut.tiles()) / workers;
+  share.waves = kind.stream ? waves : std::ceil(waves);
+  share.multiply_ns = share.waves * steps * step_ns(kind, kind.groups * kind.k_groups);
+  if (cut.lower()) {
+    const int low = cut.low_groups * kind.split / kind.cluster;
+    share.multiply_ns -= steps * (step_ns(kind, kind.groups) - step_ns(kind, low));
+  }
+  const auto groups = static_cast<double>(ceil_div(d.n, kGroupRows) * k_blocks(d.k));
+  const double macs = static_cast<double>(kind.tokens) * d.n * d.k;
+  share.power_ns = cut.token_tiles * (macs / kPowerMacsPerNs + groups * kPowerWidenNs) /
+                   device.num_sms * (is_pair(kind) ? kPairPower : 1.0);
+  return share;
+}
+
+// Blocks that take whole tiles are at the same k together, and memory is read once for all of them.
+// Those of a cut stream are each at another: what the L2 has no room for is read for every tile.
+double missed_ns(const WgmmaConfig& c, const GemmDesc& d, const DeviceInfo& device) {
+  const WgmmaTiles cut = wgmma_tiles(c, d.m, d.n, resident_clusters(c.cluster, device));
+  const double weights = weight_bytes(d), activations = activation_bytes(d);
+  const double copied = activations * cut.row_tiles + weights * cut.token_tiles;
+  const double missed = std::max(0.0, 1.0 - kL2Bytes / (weights + activations));
+  return missed * copied / bytes_per_ns(device);
+}
+
+}  // namespace
+
+int resident_clusters(int cluster, const DeviceInfo& device) {
+  return std::max(1, kResidentClusters[cluster - 1] * device.num_sms / kH200Sms);
+}
+
+double wgmma_us(const WgmmaConfig& c, const GemmDesc& d, const DeviceInfo& device) {
+  const int clusters = resident_clusters(c.cluster, device);
+  Share own, rest;
+  if (c.mixed()) {
+    const WgmmaMix mix = wgmma_mix(c, d.m, d.n, device.num_sms);
+    own = share_of(c, d, mix.m, mix.workers, device);
+    if (mix.rest_workers > 0) {
+      rest = share_of(wgmma_rest(c), d, d.m - mix.m, mix.rest_workers, device);
+    }
+  } else {
+    own = share_of(c, d, d.m, clusters, device);
+  }
+  const auto tiles = static_cast<double>(own.tiles + rest.tiles);
+  double multiply = std::max({own.multiply_ns, rest.multiply_ns, own.power_ns + rest.power_ns});
+  if (c.mixed() && c.tokens > 128) multiply *= kWideMix;
+  if (c.stream)
+    multiply = std::pow(std::pow(multiply, 4) + std::pow(missed_ns(c, d, device), 4), 0.25);
+  const double written = 2.0 * static_cast<double>(d.m) * static_cast<double>(d.n);
+  const double memory =
+      (weight_bytes(d) + activation_bytes(d) + written) / (device.bandwidth_gbps * kDramEfficiency);
+  const double blocks = std::min<double>(device.num_sms, tiles * c.cluster);
+  const double first = blocks * c.groups * c.k_groups * kGroupBlocks * kBlockBytes;
+
+  double us = kFixedUs + 1e-3 * std::max(multiply, memory);
+  us += 1e-3 * kFirst * first / bytes_per_ns(device);
+  us += kNextTileUs * std::max(0.0, std::max(own.waves, rest.waves) - 1.0);
+  if (c.cluster > 1) us += kClusterUs;
+  // A tile's sums, in the units that they are added up in.
+  const int unit = unit_tokens(c.tokens);
+  const int64_t used = ceil_div(ceil_div(d.m, own.token_tiles), unit) * unit;
+  const auto sums = static_cast<double>(c.groups * std::min<int64_t>(c.tokens, used));
+  if (c.stream) us += std::max(1.0, clusters / tiles) * kStreamUs + 1e-3 * kStreamNs * sums;
+  if (const int parts = c.split * c.k_groups; parts > 1) {
+    us += kMorePartsUs * (parts - 2) + 1e-3 * kReduceNs * sums * (parts - 1) / parts;
+  }
+  return us;
+}
+
+}  // namespace nibble::sm90
