@@ -13,6 +13,7 @@ namespace nibble::sm90 {
 namespace {
 
 constexpr int kSplits[] = {1, 2, 3, 4, 5};  // more never won
+
 // A configuration of the table: tile_m tokens x tile_n rows a block, tile_k of k at a time, and k
 // split over split_k blocks, or clusters of two that share their tokens; a stream of tiles has no
 // split_k. The last tokens' tiles may be rest_m x rest_n.

@@ -2,9 +2,14 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <cmath>
+#include <fstream>
+#include <map>
+#include <nlohmann/json.hpp>
 #include <set>
 #include <string>
 #include <utility>
+#include <vector>
 
 #include "dispatch/chips.h"
 #include "kernels/sm90/gemm.h"
@@ -82,6 +87,66 @@ TEST(Sm90Candidates, EachIsOfferedOnce) {
       EXPECT_TRUE(names.insert(to_string(c)).second) << "m = " << m << ": " << to_string(c);
     }
   }
+}
+
+using Json = nlohmann::json;
+using Timings = std::map<std::string, double>;  // of a cell's candidates, by name, in us
+
+// What the choice among those of them that are candidates takes, by the fastest.
+double loss(const GemmDesc& d, const Timings& timed) {
+  double chosen_us = 0.0, least = INFINITY, best = INFINITY;
+  for (const GemmImpl* impl : {&kDecodeGemm, &kWgmmaGemm}) {
+    if (!impl->can_implement(d, h200())) continue;
+    for (const KernelConfig& c : impl->candidates(d, h200())) {
+      const auto found = timed.find(std::string(impl->name) + " " + to_string(c));
+      if (found == timed.end()) continue;
+      best = std::min(best, found->second);
+      const double estimate = impl->estimate_us(d, c, h200());
+      if (estimate < least) {
+        least = estimate;
+        chosen_us = found->second;
+      }
+    }
+  }
+  return chosen_us / best;
+}
+
+void expect_losses(const std::vector<double>& losses, size_t cells, double mean, double worst) {
+  ASSERT_GE(losses.size(), cells);
+  double logs = 0.0;
+  for (const double x : losses) logs += std::log(x);
+  EXPECT_LT(std::exp(logs / static_cast<double>(losses.size())), mean);
+  EXPECT_LT(*std::ranges::max_element(losses), worst);
+}
+
+Json cells_of(const std::string& file) {
+  std::ifstream in(NIBBLE_BENCH "/" + file);
+  return Json::parse(in).at("cells");
+}
+GemmDesc gemm_of(const Json& cell) { return gemm(cell.at("m"), cell.at("n"), cell.at("k")); }
+
+// Runs of an H200: those that the constants were fitted to, and of layers that they were not.
+TEST(Sm90Candidates, TheChoiceLosesLittleOfWhatWasTimed) {
+  std::map<std::vector<int64_t>, double> fitted;  // of a cell in several files the first counts
+  for (const char* name : {"layers", "few_tokens", "wgmma", "mixed"}) {
+    const Json cells = cells_of(std::string("data/h200_") + name + ".json");
+    for (const Json& cell : cells) {
+      const GemmDesc d = gemm_of(cell);
+      Timings timed;
+      for (const Json& row : cell.at("timed")) timed[row.at(0)] = row.at(1);
+      fitted.try_emplace({d.n, d.k, d.m}, loss(d, timed));
+    }
+  }
+  std::vector<double> losses;
+  for (const auto& [cell, lost] : fitted) losses.push_back(lost);
+  expect_losses(losses, 500, 1.01, 1.10);
+
+  losses.clear();
+  const Json cells = cells_of("results/h200_gemm_other.json");
+  for (const Json& cell : cells) {
+    losses.push_back(loss(gemm_of(cell), cell.at("timed").get<Timings>()));
+  }
+  expect_losses(losses, 60, 1.03, 1.10);
 }
 
 }  // namespace
