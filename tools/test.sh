@@ -30,7 +30,7 @@ if command -v nvcc >/dev/null; then
   # For every architecture again, whatever a developer has set there.
   configure cuda -U NIBBLE_CUDA_PORTABLE
   ninja -C build/cuda -j "$jobs" cuda_objects
-  ctest --preset cuda -R 'fp4_instruction_test|sass_test|cutlass_|cublaslt_|sm80_|graph_launch_|candidates_'
+  ctest --preset cuda -R 'fp4_instruction_test|sass_test|cutlass_|cublaslt_|sm80_|graph_launch_|candidates_|sm90_fit_'
 fi
 
 step "Tests, Release"

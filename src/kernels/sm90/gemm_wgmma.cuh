@@ -79,7 +79,7 @@ __device__ __forceinline__ void wgmma_block(const CUtensorMap& activations, cons
   constexpr bool kEarly = (kFew && kKGroups == 1) || kMixed || (kTokens == 64 && kMaxGroups == 5) ||
                           (kTokens == 112 && kMaxGroups == 4);
   // Of a product: for one of 224 ptxas asks for more registers than a thread has at the start. (160
-  // tokens have two like those of 80; a step's 20 instructions more are hidden behind them.)
+  // tokens have two like those of 80: 183 instructions a step, with one some 163.)
   constexpr int kColumns = kTokens == 160 || kTokens == 224 ? kTokens / 2 : kTokens;
   using Parts = WgmmaParts<kStream>;
   using Tile = WgmmaTile<kLower>;
