@@ -20,7 +20,7 @@ import numpy as np
 SMS, RESIDENT = 132, [132, 66, 38, 30, 22]  # clusters of 1 .. 5 blocks, as in gemm_wgmma_cost.cc
 LARGE_CLUSTERS = 120 / 132  # kLargeClusterShare of gemm_decode.cc
 BANDWIDTH = 4814.0  # bytes a nanosecond
-BEST_EFFICIENCY = 0.875  # kDramEfficiency of gemm_decode.cc
+BEST_EFFICIENCY = 0.875  # kDramEfficiency of blocks.h
 MIN_WARPS = {8: 9, 16: 7}  # by tokens, as in gemm_decode.cc
 ONE_TILE = 64  # kOneTile of gemm_wgmma.cc
 GROUP_ROWS, BLOCK_BYTES, BLOCK_ROWS, BLOCK_K = 64, 1152, 16, 128
@@ -51,6 +51,11 @@ PUBLISHED_WEIGHT = 4.0
 
 Cell = tuple[int, int, int]  # n, k, m
 Config = dict[str, int]
+
+
+def short(name: str) -> str:
+    """Of a kernel and its configuration."""
+    return name.removeprefix("sm90_fp4_").replace("_gemm", "")
 
 
 def up(a: int, b: int) -> int:
@@ -250,7 +255,7 @@ class Timings:
         rows = found["decode"] + found["wgmma"]
         self.keys = sorted({key for key, _, _ in rows})
         number = {key: i for i, key in enumerate(self.keys)}
-        self.names = [name.removeprefix("sm90_fp4_").replace("_gemm", "") for _, name, _ in rows]
+        self.names = [short(name) for _, name, _ in rows]
         self.us = np.array([us for _, _, us in rows])
         self.cell = np.array([number[key] for key, _, _ in rows])
         self.best = np.full(len(self.keys), math.inf)

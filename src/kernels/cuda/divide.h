@@ -1,6 +1,6 @@
-// Division by a number that the host knows, as a multiplication and a shift. A kernel's own integer
-// division takes some 25 instructions that wait for each other: a dozen of them before a block's
-// first load cost the wgmma GEMM 0.5 us.
+// Division rounded up; and by a number that the host knows, as a multiplication and a shift. A
+// kernel's own integer division takes some 25 instructions that wait for each other: a dozen of
+// them before a block's first load cost the wgmma GEMM 0.5 us.
 #pragma once
 
 #include <bit>
@@ -9,6 +9,9 @@
 #include "base/host_device.h"
 
 namespace nibble::cuda {
+
+// a / b, rounded up; b > 0.
+NIBBLE_HD constexpr int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
 struct Divisor {
   int value = 1;

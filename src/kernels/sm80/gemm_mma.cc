@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <vector>
 
+#include "kernels/cuda/divide.h"
 #include "kernels/sm80/gemm.h"
 #include "kernels/sm90/blocks.h"
 #include "kernels/sm90/gemm_operands.h"
@@ -38,15 +39,14 @@ constexpr double kStepUs = 0.60;         // a stage, however little is in it
 constexpr double kBlockTokensNs = 11.7;  // 16 rows x 128 of k x 8 tokens, on one multiprocessor
 
 double estimate_us(const GemmDesc& d, const KernelConfig& c, const DeviceInfo& device) {
-  const auto ceil_div = [](int64_t a, int64_t b) { return (a + b - 1) / b; };
+  using cuda::ceil_div;
   const int64_t tiles = ceil_div(d.m, c.tile_m) * ceil_div(d.n, c.tile_n);
   // Several blocks share a multiprocessor, so the last wave is rarely a whole one.
   const double waves = std::max(1.0, static_cast<double>(tiles) / std::max(device.num_sms, 1));
   const auto steps = static_cast<double>(ceil_div(d.k, c.tile_k));
   const double blocks = static_cast<double>(c.tile_n / sm90::kBlockRows) *
                         static_cast<double>(c.tile_k / sm90::kBlockK) * c.tile_m / 8;
-  const double bytes =
-      static_cast<double>(sm90::row_blocks(d.n) * sm90::k_blocks(d.k) * sm90::kBlockBytes);
+  const auto bytes = static_cast<double>(cuda::all_block_bytes(d.n, d.k));
   const double memory_us = bytes / (std::max(device.bandwidth_gbps, 1.0) * kDramEfficiency) * 1e-3;
   return kFixedUs + std::max(memory_us, waves * steps * (kStepUs + 1e-3 * kBlockTokensNs * blocks));
 }

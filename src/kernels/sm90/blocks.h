@@ -32,7 +32,8 @@ using cuda::packed_row;
 using cuda::row_blocks;
 using cuda::unpacked_row;
 
-inline constexpr int kSharedLimit = 227 * 1024;  // what sm_90 gives a block
+inline constexpr double kDramEfficiency = 0.875;  // of what the card says, to the cost models
+inline constexpr int kSharedLimit = 227 * 1024;   // what sm_90 gives a block
 
 // What a kernel may read behind the last block, for tiles of more rows than there are.
 inline constexpr int64_t kTailBytes = 32 * kBlockBytes;

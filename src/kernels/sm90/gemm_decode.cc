@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <vector>
 
+#include "kernels/cuda/divide.h"
 #include "kernels/sm90/blocks.h"
 #include "kernels/sm90/gemm.h"
 #include "kernels/sm90/gemm_operands.h"
@@ -84,14 +85,13 @@ constexpr double kActivationShare = 1.03;
 constexpr double kSumBytesPerNs = 33.7;  // the partial sums of a block
 constexpr double kStepNs = 5.61;         // 16 x 16 weights, widened by one scheduler
 constexpr double kStepTokensNs = 2.65;   // and multiplied by 8 tokens
-constexpr double kDramEfficiency = 0.875;
 constexpr int kSchedulers = 4;
 // Blocks of clusters above two that can be resident at once, of 132: clusters stay within a GPC.
 constexpr double kLargeClusterShare = 120.0 / 132.0;
 
 double estimate_us(const GemmDesc& d, const KernelConfig& config, const DeviceInfo& device) {
   const DecodeConfig c = from_table(config);
-  const auto ceil_div = [](int64_t a, int64_t b) { return (a + b - 1) / b; };
+  using cuda::ceil_div;
   const int64_t tiles = ceil_div(d.n, config.tile_n), blocks = tiles * c.cluster;
   const int64_t resident =
       c.cluster <= 2 ? device.num_sms : static_cast<int64_t>(device.num_sms * kLargeClusterShare);
@@ -104,7 +104,7 @@ double estimate_us(const GemmDesc& d, const KernelConfig& config, const DeviceIn
       alone ? 0.0 : static_cast<double>(c.warps_k * config.tile_n * ((tokens + 1) / 2) * 8);
   const double scheduler_steps = static_cast<double>(
       steps * ceil_div(c.warps_n * c.warps_k * waves, kSchedulers) * c.row_tiles * 8);
-  const double all_weights = static_cast<double>(row_blocks(d.n) * k_blocks(d.k) * kBlockBytes);
+  const auto all_weights = static_cast<double>(cuda::all_block_bytes(d.n, d.k));
   const double ns = (kDramShare * all_weights + kActivationShare * activations) /
                         (device.bandwidth_gbps * kDramEfficiency) +
                     static_cast<double>(waves) * sums / kSumBytesPerNs +

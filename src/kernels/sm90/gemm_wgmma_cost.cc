@@ -33,15 +33,14 @@ constexpr double kWideTile = 1.075;  // over 128 tokens: too few registers to hi
 constexpr double kWidePair = 1.08;   // in two blocks that share them
 constexpr double kWideMix = 1.04;    // and where two kinds of tiles share a grid
 constexpr double kL2Bytes = 46.4e6;
-constexpr double kBestEfficiency = 0.875;  // as the decode GEMM's
 
 double weight_bytes(const GemmDesc& d) {
-  return static_cast<double>(row_blocks(d.n) * k_blocks(d.k)) * kBlockBytes;
+  return static_cast<double>(cuda::all_block_bytes(d.n, d.k));
 }
-double activation_bytes(const GemmDesc& d) {
+double input_bytes(const GemmDesc& d) {
   return 2.0 * static_cast<double>(d.m) * static_cast<double>(d.k);
 }
-double bytes_per_ns(const DeviceInfo& device) { return device.bandwidth_gbps * kBestEfficiency; }
+double bytes_per_ns(const DeviceInfo& device) { return device.bandwidth_gbps * kDramEfficiency; }
 
 // What runs side by side, but holds the others up where it takes as long: the fourth root of fourth
 // powers. (By the longest alone, what memory limits was 5 to 10 % off.)
@@ -63,7 +62,7 @@ double step_ns(const WgmmaConfig& c, int groups) {
 
 // All tiles of one kind.
 struct Share {
-  int64_t tiles = 0, token_tiles = 0;
+  int64_t tiles = 0, token_tiles = 0, row_tiles = 0;
   double waves = 0.0;        // of the blocks that have them
   double multiply_ns = 0.0;  // as fast as blocks can,
   double power_ns = 0.0;     // and at the card's power, however the work is shared out
@@ -73,7 +72,7 @@ Share share_of(const WgmmaConfig& kind, const GemmDesc& d, int64_t m, int worker
   const WgmmaTiles cut = wgmma_tiles(kind, m, d.n, workers);
   const auto steps =
       static_cast<double>(ceil_div(ceil_div(k_blocks(d.k), kind.split), kind.k_groups));
-  Share share = {.tiles = cut.tiles(), .token_tiles = cut.token_tiles};
+  Share share = {.tiles = cut.tiles(), .token_tiles = cut.token_tiles, .row_tiles = cut.row_tiles};
   const double waves = static_cast<double>(cut.tiles()) / workers;
   share.waves = kind.stream ? waves : std::ceil(waves);
   share.multiply_ns = share.waves * steps * step_ns(kind, kind.groups * kind.k_groups);
@@ -90,11 +89,11 @@ Share share_of(const WgmmaConfig& kind, const GemmDesc& d, int64_t m, int worker
 
 // Blocks that take whole tiles are at the same k together, and memory is read once for all of them.
 // Those of a cut stream are each at another: what the L2 has no room for is read for every tile.
-double missed_ns(const WgmmaConfig& c, const GemmDesc& d, const DeviceInfo& device) {
-  const WgmmaTiles cut = wgmma_tiles(c, d.m, d.n, resident_clusters(c.cluster, device));
-  const double weights = weight_bytes(d), activations = activation_bytes(d);
-  const double copied = activations * cut.row_tiles + weights * cut.token_tiles;
-  const double missed = std::max(0.0, 1.0 - kL2Bytes / (weights + activations));
+double missed_ns(const Share& stream, const GemmDesc& d, const DeviceInfo& device) {
+  const double weights = weight_bytes(d), input = input_bytes(d);
+  const double copied = input * static_cast<double>(stream.row_tiles) +
+                        weights * static_cast<double>(stream.token_tiles);
+  const double missed = std::max(0.0, 1.0 - kL2Bytes / (weights + input));
   return missed * copied / bytes_per_ns(device);
 }
 
@@ -119,9 +118,9 @@ double wgmma_us(const WgmmaConfig& c, const GemmDesc& d, const DeviceInfo& devic
   const auto tiles = static_cast<double>(own.tiles + rest.tiles);
   double multiply = std::max({own.multiply_ns, rest.multiply_ns, own.power_ns + rest.power_ns});
   if (c.mixed() && c.tokens > 128) multiply *= kWideMix;
-  const double missed = c.stream ? missed_ns(c, d, device) : 0.0;
+  const double missed = c.stream ? missed_ns(own, d, device) : 0.0;
   const double written = 2.0 * static_cast<double>(d.m) * static_cast<double>(d.n);
-  const double memory = (weight_bytes(d) + activation_bytes(d) + written) / bytes_per_ns(device);
+  const double memory = (weight_bytes(d) + input_bytes(d) + written) / bytes_per_ns(device);
   const double loop = beside(multiply, missed, memory);
   const double blocks = std::min<double>(device.num_sms, tiles * c.cluster);
   const double first = blocks * c.groups * c.k_groups * kGroupBlocks * kBlockBytes;

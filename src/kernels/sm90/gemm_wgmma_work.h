@@ -10,7 +10,7 @@
 
 namespace nibble::sm90 {
 
-constexpr int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
+using cuda::ceil_div;
 
 constexpr int kGroupRows = 64;   // of a warpgroup
 constexpr int kGroupBlocks = 4;  // its blocks of 16 rows, one a warp
@@ -96,7 +96,8 @@ NIBBLE_HD constexpr int multiply_registers(int max_groups) {
          max_groups / 8 * 8;
 }
 
-// Kernels that can cut the stream of tiles: those with registers to spare.
+// Kernels that can cut the stream of tiles: those with registers to spare. (160 and 256 tokens
+// alone are never cut, but without that code ptxas waits for each product of the latter by itself.)
 NIBBLE_HD constexpr bool is_streamed(int tokens, int max_groups) {
   return tokens >= 64 && max_groups <= (tokens > 80 ? 3 : 4);
 }

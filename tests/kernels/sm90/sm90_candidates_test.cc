@@ -11,24 +11,10 @@
 #include <utility>
 #include <vector>
 
-#include "dispatch/chips.h"
-#include "kernels/sm90/gemm.h"
+#include "tests/kernels/sm90/h200.h"
 
 namespace nibble::sm90 {
 namespace {
-
-DeviceInfo h200() { return device_info({.name = "H200", .sm = 90, .sms = 132, .bandwidth = 4.8}); }
-
-GemmDesc gemm(int64_t m, int64_t n, int64_t k) {
-  return {.m = m,
-          .n = n,
-          .k = k,
-          .weight = WeightFormat::kNvfp4,
-          .layout = WeightLayout::kSm90,
-          .activation = ActivationMode::k16Bit,
-          .a_type = DType::kBF16,
-          .d_type = DType::kBF16};
-}
 
 KernelConfig chosen(const GemmDesc& d) {
   const auto all = kWgmmaGemm.candidates(d, h200());
@@ -95,17 +81,13 @@ using Timings = std::map<std::string, double>;  // of a cell's candidates, by na
 // What the choice among those of them that are candidates takes, by the fastest.
 double loss(const GemmDesc& d, const Timings& timed) {
   double chosen_us = 0.0, least = INFINITY, best = INFINITY;
-  for (const GemmImpl* impl : {&kDecodeGemm, &kWgmmaGemm}) {
-    if (!impl->can_implement(d, h200())) continue;
-    for (const KernelConfig& c : impl->candidates(d, h200())) {
-      const auto found = timed.find(std::string(impl->name) + " " + to_string(c));
-      if (found == timed.end()) continue;
-      best = std::min(best, found->second);
-      const double estimate = impl->estimate_us(d, c, h200());
-      if (estimate < least) {
-        least = estimate;
-        chosen_us = found->second;
-      }
+  for (const Estimate& e : estimates(d)) {
+    const auto found = timed.find(e.name);
+    if (found == timed.end()) continue;
+    best = std::min(best, found->second);
+    if (e.us < least) {
+      least = e.us;
+      chosen_us = found->second;
     }
   }
   return chosen_us / best;

@@ -23,8 +23,7 @@ class Sm90Fit(unittest.TestCase):
         built = {}
         for line in run.stdout.splitlines():
             cell, name, us = line.split("|")
-            name = name.removeprefix("sm90_fp4_").replace("_gemm", "")
-            built[tuple(map(int, cell.split())), name] = float(us)
+            built[tuple(map(int, cell.split())), fit_sm90.short(name)] = float(us)
         compared = 0
         for cell, name, us in zip(timings.cell, timings.names, timings.estimate(fit_sm90.START)):
             key = (timings.keys[cell], name)

@@ -9,6 +9,7 @@
 
 #include "base/check.h"
 #include "base/cuda.h"
+#include "kernels/cuda/divide.h"
 #include "kernels/cuda/fp4_rows.h"
 #include "kernels/cuda/pointer.h"
 #include "kernels/vendor/cublaslt/plan.h"
@@ -131,7 +132,7 @@ double sm_mflop_per_us(int sm) {
 }
 
 double estimate_us(const GemmDesc& d, const KernelConfig& c, const DeviceInfo& device) {
-  const auto ceil_div = [](int64_t a, int64_t b) { return (a + b - 1) / b; };
+  using cuda::ceil_div;
   const auto cube = [](double x) { return x * x * x; };
   const int sms = std::max(device.num_sms, 1);
   const double m = static_cast<double>(d.m), n = static_cast<double>(d.n);

@@ -7,6 +7,7 @@
 #include <limits>
 
 #include "base/cuda_check.h"
+#include "kernels/cuda/divide.h"
 #include "kernels/cuda/fp4_operand.h"
 #include "kernels/cuda/fp4_rows.h"
 #include "kernels/cuda/pointer.h"
@@ -17,7 +18,7 @@ namespace {
 constexpr ScaleLayout kScales = ScaleLayout::kSwizzled128x4;
 constexpr int kSplits[] = {1, 2, 4, 8};
 
-int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
+using cuda::ceil_div;
 
 bool runs_on(Family family, int sm) {
   switch (family) {
