@@ -26,19 +26,18 @@ ONE_TILE = 64  # kOneTile of gemm_wgmma.cc
 GROUP_ROWS, BLOCK_BYTES, BLOCK_ROWS, BLOCK_K = 64, 1152, 16, 128
 TOKEN_GROUP = 8  # kTokenGroup of gemm_wgmma_work.h
 # Tokens of a tile, and blocks that share them, of the wgmma GEMM's kernels for up to two groups of
-# rows (kVariants), which have no lower tiles (is_lowered).
+# rows (kWgmmaKernels), which have no lower tiles (is_lowered).
 TWO_GROUPS = {(64, 1), (72, 1), (80, 1), (88, 1), (96, 1), (104, 1), (112, 1), (120, 1), (128, 1),
               (64, 2), (192, 2), (256, 1), (256, 2)}
 
-DECODE = {"kFixedUs": 2.92, "kClusterUs": 0.14, "kExtraWaveUs": 1.98, "kDramShare": 0.435,
-          "kActivationShare": 1.03, "kSumBytesPerNs": 33.7, "kStepNs": 5.61,
-          "kStepTokensNs": 2.65}  # gemm_decode.cc's, to begin with
-WGMMA = {"kFixedUs": 2.19, "kFirst": 1.15, "kClusterUs": 0.339, "kNextTileUs": 1.06,
-         "kMorePartsUs": 0.0423, "kReduceNs": 13.1, "kStreamUs": 0.99, "kStreamNs": 13.6,
+DECODE = {"kFixedUs": 2.94, "kClusterUs": 0.144, "kExtraWaveUs": 2.03, "kDramShare": 0.427,
+          "kActivationShare": 0.976, "kSumBytesPerNs": 37.1, "kStepNs": 5.69,
+          "kStepTokensNs": 2.77}  # gemm_decode.cc's, to begin with
+WGMMA = {"kFixedUs": 2.22, "kFirst": 1.02, "kClusterUs": 0.323, "kNextTileUs": 0.862,
+         "kMorePartsUs": 0.0526, "kReduceNs": 13.1, "kStreamUs": 1.06, "kStreamNs": 12.5,
          "kMacsPerNs": 3770.0, "kPowerMacsPerNs": 3850.0, "kWidenNs": 112.0,
-         "kPowerWidenNs": 56.2, "kPairPower": 0.963, "kStepNs": 184.0, "kPairStepNs": 212.0,
-         "kInTurn": 1.15, "kWidePair": 1.08, "kWideTile": 1.075, "kWideMix": 1.04,
-         "kL2Bytes": 46.4e6}  # gemm_wgmma_cost.cc's
+         "kPowerWidenNs": 57.2, "kPairPower": 0.961, "kStepNs": 180.0, "kPairStepNs": 218.0,
+         "kInTurn": 1.15, "kWide": 0.0873, "kL2Bytes": 44.7e6}  # gemm_wgmma_cost.cc's
 LEAST_PAIR_POWER = 0.96  # pairs of tiles took 0.5 to 1 % less than the same tiles alone
 START = {"decode": DECODE, "wgmma": WGMMA}
 SEEDS, STEPS = 8, 16000  # fits end apart: of several the best counts
@@ -166,13 +165,13 @@ class Wgmma:
             workers = RESIDENT[cluster - 1]
             kinds = [tiles_of(n, m, tokens, groups, pair, workers, stream, lowered), [0.0] * 6]
         self.kinds.append(kinds)
-        self.rows.append([n, k, m, max(1, split), cluster, k_groups, stream, "rest_m" in c])
+        self.rows.append([n, k, m, max(1, split), cluster, k_groups, stream])
         return True
 
     def freeze(self) -> None:
-        (self.n, self.k, self.m, self.split, self.cluster, self.k_groups, stream,
-         mixed) = np.array(self.rows, float).T
-        self.stream, self.mixed = stream > 0, mixed > 0
+        (self.n, self.k, self.m, self.split, self.cluster, self.k_groups,
+         stream) = np.array(self.rows, float).T
+        self.stream = stream > 0
         # A column for each kind.
         (self.kind_m, self.tokens, self.groups, self.waves, self.tiles,
          self.low) = np.array(self.kinds, float).transpose(2, 0, 1)
@@ -186,9 +185,7 @@ class Wgmma:
 
         pair, k_blocks = self.cluster / self.split, np.ceil(self.k / BLOCK_K)
         steps = of_kinds(np.ceil(np.ceil(k_blocks / self.split) / self.k_groups))
-        wide = self.tokens > 128
-        slower = np.where(of_kinds(pair == 2), c["kWidePair"], c["kWideTile"])
-        slower = np.where(wide & of_kinds(~self.mixed), slower, 1)
+        slower = 1 + c["kWide"] * np.sqrt(np.maximum(0, self.tokens - 128) / 128)
         step = of_kinds(np.where(pair == 2, c["kPairStepNs"], c["kStepNs"]))
         k_groups = of_kinds(np.where(self.k_groups > 1, c["kInTurn"], 1))
 
@@ -204,7 +201,6 @@ class Wgmma:
             + of_kinds(np.ceil(self.n / GROUP_ROWS) * k_blocks) * c["kPowerWidenNs"])
         power = power.sum(axis=1) * np.where(pair == 2, c["kPairPower"], 1)
         multiplying = np.maximum(multiplying, power)
-        multiplying *= np.where(self.mixed & wide[:, 0], c["kWideMix"], 1)
 
         weights = np.ceil(self.n / BLOCK_ROWS) * k_blocks * BLOCK_BYTES
         activations = 2 * self.m * self.k

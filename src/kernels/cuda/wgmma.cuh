@@ -62,8 +62,13 @@ __device__ __forceinline__ void wgmma(float* d, const uint32_t* a, uint32_t oper
 #define NIBBLE_D56(i) NIBBLE_D48(i), NIBBLE_D8(i + 48)
 #define NIBBLE_D60(i) NIBBLE_D56(i), NIBBLE_D4(i + 56)
 #define NIBBLE_D64(i) NIBBLE_D32(i), NIBBLE_D32(i + 32)
+#define NIBBLE_D68(i) NIBBLE_D64(i), NIBBLE_D4(i + 64)
 #define NIBBLE_D72(i) NIBBLE_D64(i), NIBBLE_D8(i + 64)
-#define NIBBLE_D84(i) NIBBLE_D72(i), NIBBLE_D8(i + 72), NIBBLE_D4(i + 80)
+#define NIBBLE_D76(i) NIBBLE_D72(i), NIBBLE_D4(i + 72)
+#define NIBBLE_D80(i) NIBBLE_D72(i), NIBBLE_D8(i + 72)
+#define NIBBLE_D84(i) NIBBLE_D80(i), NIBBLE_D4(i + 80)
+#define NIBBLE_D88(i) NIBBLE_D80(i), NIBBLE_D8(i + 80)
+#define NIBBLE_D92(i) NIBBLE_D88(i), NIBBLE_D4(i + 88)
 #define NIBBLE_D96(i) NIBBLE_D64(i), NIBBLE_D32(i + 64)
 #define NIBBLE_D128(i) NIBBLE_D64(i), NIBBLE_D64(i + 64)
 // `floats` of a lane are columns / 2.
@@ -94,12 +99,14 @@ __device__ __forceinline__ void wgmma(float* d, const uint32_t* a, uint32_t oper
 #define NIBBLE_NAMES56 NIBBLE_NAMES52 ", %52, %53, %54, %55"
 #define NIBBLE_NAMES60 NIBBLE_NAMES56 ", %56, %57, %58, %59"
 #define NIBBLE_NAMES64 NIBBLE_NAMES60 ", %60, %61, %62, %63"
-#define NIBBLE_NAMES72 NIBBLE_NAMES64 ", %64, %65, %66, %67, %68, %69, %70, %71"
-#define NIBBLE_NAMES84 NIBBLE_NAMES72 ", %72, %73, %74, %75, %76, %77, %78, %79, %80, %81, %82, %83"
-#define NIBBLE_NAMES96                                                                      \
-  NIBBLE_NAMES64                                                                            \
-  ", %64, %65, %66, %67, %68, %69, %70, %71, %72, %73, %74, %75, %76, %77, %78, %79, %80, " \
-  "%81, %82, %83, %84, %85, %86, %87, %88, %89, %90, %91, %92, %93, %94, %95"
+#define NIBBLE_NAMES68 NIBBLE_NAMES64 ", %64, %65, %66, %67"
+#define NIBBLE_NAMES72 NIBBLE_NAMES68 ", %68, %69, %70, %71"
+#define NIBBLE_NAMES76 NIBBLE_NAMES72 ", %72, %73, %74, %75"
+#define NIBBLE_NAMES80 NIBBLE_NAMES76 ", %76, %77, %78, %79"
+#define NIBBLE_NAMES84 NIBBLE_NAMES80 ", %80, %81, %82, %83"
+#define NIBBLE_NAMES88 NIBBLE_NAMES84 ", %84, %85, %86, %87"
+#define NIBBLE_NAMES92 NIBBLE_NAMES88 ", %88, %89, %90, %91"
+#define NIBBLE_NAMES96 NIBBLE_NAMES92 ", %92, %93, %94, %95"
 #define NIBBLE_NAMES128                                                                        \
   NIBBLE_NAMES96                                                                               \
   ", %96, %97, %98, %99, %100, %101, %102, %103, %104, %105, %106, %107, %108, %109, %110, "   \
@@ -121,8 +128,13 @@ __device__ __forceinline__ void wgmma(float* d, const uint32_t* a, uint32_t oper
   NIBBLE_WGMMA(f16, type, 112, 56, "%56, %57, %58, %59", "%60, %61")   \
   NIBBLE_WGMMA(f16, type, 120, 60, "%60, %61, %62, %63", "%64, %65")   \
   NIBBLE_WGMMA(f16, type, 128, 64, "%64, %65, %66, %67", "%68, %69")   \
+  NIBBLE_WGMMA(f16, type, 136, 68, "%68, %69, %70, %71", "%72, %73")   \
   NIBBLE_WGMMA(f16, type, 144, 72, "%72, %73, %74, %75", "%76, %77")   \
+  NIBBLE_WGMMA(f16, type, 152, 76, "%76, %77, %78, %79", "%80, %81")   \
+  NIBBLE_WGMMA(f16, type, 160, 80, "%80, %81, %82, %83", "%84, %85")   \
   NIBBLE_WGMMA(f16, type, 168, 84, "%84, %85, %86, %87", "%88, %89")   \
+  NIBBLE_WGMMA(f16, type, 176, 88, "%88, %89, %90, %91", "%92, %93")   \
+  NIBBLE_WGMMA(f16, type, 184, 92, "%92, %93, %94, %95", "%96, %97")   \
   NIBBLE_WGMMA(f16, type, 192, 96, "%96, %97, %98, %99", "%100, %101") \
   NIBBLE_WGMMA(f16, type, 256, 128, "%128, %129, %130, %131", "%132, %133")
 NIBBLE_WGMMAS(false, "bf16")
@@ -145,8 +157,13 @@ NIBBLE_WGMMAS(true, "f16")
 #undef NIBBLE_D56
 #undef NIBBLE_D60
 #undef NIBBLE_D64
+#undef NIBBLE_D68
 #undef NIBBLE_D72
+#undef NIBBLE_D76
+#undef NIBBLE_D80
 #undef NIBBLE_D84
+#undef NIBBLE_D88
+#undef NIBBLE_D92
 #undef NIBBLE_D96
 #undef NIBBLE_D128
 #undef NIBBLE_NAMES8
@@ -164,8 +181,13 @@ NIBBLE_WGMMAS(true, "f16")
 #undef NIBBLE_NAMES56
 #undef NIBBLE_NAMES60
 #undef NIBBLE_NAMES64
+#undef NIBBLE_NAMES68
 #undef NIBBLE_NAMES72
+#undef NIBBLE_NAMES76
+#undef NIBBLE_NAMES80
 #undef NIBBLE_NAMES84
+#undef NIBBLE_NAMES88
+#undef NIBBLE_NAMES92
 #undef NIBBLE_NAMES96
 #undef NIBBLE_NAMES128
 

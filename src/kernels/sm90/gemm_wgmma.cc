@@ -2,6 +2,7 @@
 #include "kernels/sm90/gemm_wgmma.h"
 
 #include <algorithm>
+#include <iterator>
 #include <vector>
 
 #include "kernels/sm90/blocks.h"
@@ -40,7 +41,7 @@ WgmmaConfig from_table(const KernelConfig& c) {
 
 std::vector<WgmmaConfig> all_configs() {
   std::vector<WgmmaConfig> all;
-  for (const WgmmaKernel& kernel : wgmma_kernels()) {
+  for (const WgmmaKernel& kernel : kWgmmaKernels) {
     const int pair = kernel.multicast ? 2 : 1;
     for (int groups = 1; groups * kernel.k_groups <= kernel.max_groups; ++groups) {
       const bool known = std::ranges::any_of(all, [&](const WgmmaConfig& c) {
@@ -60,7 +61,7 @@ std::vector<WgmmaConfig> all_configs() {
       }
     }
   }
-  all.insert(all.end(), wgmma_mixes().begin(), wgmma_mixes().end());
+  std::ranges::transform(kWgmmaMixes, std::back_inserter(all), wgmma_mixed);
   return all;
 }
 
@@ -69,7 +70,7 @@ std::vector<WgmmaConfig> all_configs() {
 bool too_wide(const WgmmaConfig& c, const GemmDesc& d) {
   if (c.mixed()) return false;
   const int64_t tokens = ceil_div(d.m, ceil_div(d.m, c.tokens));
-  return std::ranges::any_of(wgmma_kernels(), [&](const WgmmaKernel& kernel) {
+  return std::ranges::any_of(kWgmmaKernels, [&](const WgmmaKernel& kernel) {
     WgmmaConfig narrower = c;
     narrower.tokens = kernel.tokens;
     return kernel.tokens < c.tokens && kernel.tokens >= tokens && wgmma_fits(narrower, d.k);
@@ -109,7 +110,7 @@ double estimate_us(const GemmDesc& d, const KernelConfig& config, const DeviceIn
 Support can_implement(const GemmDesc& d, const DeviceInfo& device) {
   if (const Support s = takes_operands(d, device); !s) return s;
   constexpr int64_t kMaxTiles = int64_t{1} << 27;  // times a cluster's blocks, in 32 bits
-  if (ceil_div(d.m, wgmma_kernels()[0].tokens) * ceil_div(d.n, kGroupRows) > kMaxTiles) {
+  if (ceil_div(d.m, kWgmmaKernels[0].tokens) * ceil_div(d.n, kGroupRows) > kMaxTiles) {
     return Support::no("m = {} and n = {} give more than {} tiles", d.m, d.n, kMaxTiles);
   }
   return Support::yes();

@@ -76,11 +76,11 @@ __device__ __forceinline__ void wgmma_block(const CUtensorMap& activations, cons
                                 : kTokens == 128 ? WidenFirst::kScalesAndRest
                                                  : WidenFirst::kScales;
   // (Four with 112 tokens: else ptxas lacks registers, and waits for each product by itself.)
-  constexpr bool kEarly = (kFew && kKGroups == 1) || kMixed || (kTokens == 64 && kMaxGroups == 5) ||
+  constexpr bool kEarly = (kFew && kKGroups == 1) || (kTokens == 64 && kMaxGroups == 5) ||
                           (kTokens == 112 && kMaxGroups == 4);
-  // Of a product: for one of 224 ptxas asks for more registers than a thread has at the start. (160
-  // tokens have two like those of 80: 183 instructions a step, with one some 163.)
-  constexpr int kColumns = kTokens == 160 || kTokens == 224 ? kTokens / 2 : kTokens;
+  // Of a product: beside two other warpgroups ptxas has no registers for 208 and more.
+  constexpr int kProducts = kTokens == 216 ? 3 : kTokens == 208 || kTokens == 224 ? 2 : 1;
+  constexpr int kColumns = kTokens / kProducts;
   using Parts = WgmmaParts<kStream>;
   using Tile = WgmmaTile<kLower>;
   // Of a shared tile, unit u is written out by part u % parts.

@@ -3,9 +3,9 @@
 #pragma once
 
 #include <cstdint>
-#include <span>
 
 #include "kernels/sm90/gemm_params.h"
+#include "kernels/sm90/gemm_wgmma_kernels.h"
 #include "kernels/sm90/gemm_wgmma_work.h"
 #include "kernels/sm90/widen.h"
 #include "nibble/device.h"
@@ -14,13 +14,13 @@ namespace nibble::sm90 {
 
 // One way to cut the work; see gemm_wgmma.cuh.
 struct WgmmaConfig {
-  int tokens;    // of a tile: 16, 24, ... 128, 160, 192 or 256
-  int groups;    // of 64 rows of a tile: a multiplying warpgroup each,
-  int k_groups;  // or two, that take turns at the steps of k
-  int split;     // blocks of a cluster that share a tile
-  int cluster;   // blocks of a cluster: split, or two for multicast
-  bool
-      stream;  // the tiles that don't come out even are cut into equal pieces of k; needs workspace
+  int tokens = 0;    // of a tile, as in kWgmmaKernels
+  int groups = 0;    // of 64 rows of a tile: a multiplying warpgroup each,
+  int k_groups = 1;  // or two, that take turns at the steps of k
+  int split = 1;     // blocks of a cluster that share a tile
+  int cluster = 1;   // blocks of a cluster: split, or two for multicast
+  // The tiles that don't come out even are cut into equal pieces of k; needs workspace.
+  bool stream = false;
   int rest_tokens = 0;  // not 0: the last tokens' tiles are of another size (WgmmaMix),
   int rest_groups = 0;  // and k groups and split are 1
 
@@ -28,14 +28,8 @@ struct WgmmaConfig {
   bool operator==(const WgmmaConfig&) const = default;
 };
 
-// What is built: the most warpgroups for each number of tokens, k groups and cluster (two:
-// multicast, else one).
-struct WgmmaKernel {
-  int tokens, max_groups, k_groups;
-  bool multicast;
-};
-std::span<const WgmmaKernel> wgmma_kernels();
-std::span<const WgmmaConfig> wgmma_mixes();  // what is built of two kinds of tiles
+// What a kernel of kWgmmaMixes is for.
+WgmmaConfig wgmma_mixed(const WgmmaMixKernel& kernel);
 
 // Slots of the ring that fit.
 int wgmma_stages(const WgmmaConfig& config);

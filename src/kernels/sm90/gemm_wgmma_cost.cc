@@ -11,28 +11,26 @@ namespace {
 constexpr int kResidentClusters[] = {132, 66, 38, 30, 22};  // on an H200
 constexpr int kH200Sms = 132;
 
-// By tools/fit_sm90.py, with the decode GEMM's, from timings of bench_sm90_gemm on an H200 (37
+// By tools/fit_sm90.py, with the decode GEMM's, from timings of bench_sm90_gemm on an H200 (41
 // layers, m = 1 to 8192; bench/data). A step's parts add up as the root of squares.
-constexpr double kFixedUs = 2.19;           // launch, first loads, output,
-constexpr double kFirst = 1.15;             // of the time that all blocks' first weights take,
-constexpr double kClusterUs = 0.339;        // and blocks that meet
-constexpr double kNextTileUs = 1.06;        // nothing is multiplied while a tile is written out
-constexpr double kMorePartsUs = 0.0423;     // the sums of each part of a shared tile beyond two,
+constexpr double kFixedUs = 2.22;           // launch, first loads, output,
+constexpr double kFirst = 1.02;             // of the time that all blocks' first weights take,
+constexpr double kClusterUs = 0.323;        // and blocks that meet
+constexpr double kNextTileUs = 0.862;       // nothing is multiplied while a tile is written out
+constexpr double kMorePartsUs = 0.0526;     // the sums of each part of a shared tile beyond two,
 constexpr double kReduceNs = 13.1;          // and a token of 64 rows that another part sums
-constexpr double kStreamUs = 0.99;          // a block's sums that come through L2,
-constexpr double kStreamNs = 13.6;          // a token of 64 rows of them
+constexpr double kStreamUs = 1.06;          // a block's sums that come through L2,
+constexpr double kStreamNs = 12.5;          // a token of 64 rows of them
 constexpr double kMacsPerNs = 3770.0;       // of a multiprocessor's tensor cores,
 constexpr double kPowerMacsPerNs = 3850.0;  // and where all of them are at the card's power
 constexpr double kWidenNs = 112.0;          // 64 rows x 128 of k, with reading them,
-constexpr double kPowerWidenNs = 56.2;      // and at the card's power: why more tokens a tile win
-constexpr double kPairPower = 0.963;        // of two blocks that share activations
-constexpr double kStepNs = 184.0;           // 128 of k, however few rows,
-constexpr double kPairStepNs = 212.0;       // and where two blocks wait for each other
-constexpr double kInTurn = 1.15;     // two k groups: twice the activations for as many products
-constexpr double kWideTile = 1.075;  // over 128 tokens: too few registers to hide what is read,
-constexpr double kWidePair = 1.08;   // in two blocks that share them
-constexpr double kWideMix = 1.04;    // and where two kinds of tiles share a grid
-constexpr double kL2Bytes = 46.4e6;
+constexpr double kPowerWidenNs = 57.2;      // and at the card's power: why more tokens a tile win
+constexpr double kPairPower = 0.961;        // of two blocks that share activations
+constexpr double kStepNs = 180.0;           // 128 of k, however few rows,
+constexpr double kPairStepNs = 218.0;       // and where two blocks wait for each other
+constexpr double kInTurn = 1.15;  // two k groups: twice the activations for as many products
+constexpr double kWide = 0.0873;  // more of the time at 256 tokens: few registers to hide reading
+constexpr double kL2Bytes = 44.7e6;
 
 double weight_bytes(const GemmDesc& d) {
   return static_cast<double>(cuda::all_block_bytes(d.n, d.k));
@@ -56,8 +54,7 @@ double step_ns(const WgmmaConfig& c, int groups) {
   const double macs = static_cast<double>(groups * kGroupRows) * c.tokens * kBlockK;
   const double multiply = macs / kMacsPerNs * (c.k_groups > 1 ? kInTurn : 1.0);
   const double step = std::hypot(multiply, groups * kWidenNs, is_pair(c) ? kPairStepNs : kStepNs);
-  if (c.tokens <= 128 || c.mixed()) return step;
-  return step * (is_pair(c) ? kWidePair : kWideTile);
+  return step * (1.0 + kWide * std::sqrt(std::max(0, c.tokens - 128) / 128.0));
 }
 
 // All tiles of one kind.
@@ -116,8 +113,8 @@ double wgmma_us(const WgmmaConfig& c, const GemmDesc& d, const DeviceInfo& devic
     own = share_of(c, d, d.m, clusters, device);
   }
   const auto tiles = static_cast<double>(own.tiles + rest.tiles);
-  double multiply = std::max({own.multiply_ns, rest.multiply_ns, own.power_ns + rest.power_ns});
-  if (c.mixed() && c.tokens > 128) multiply *= kWideMix;
+  const double multiply =
+      std::max({own.multiply_ns, rest.multiply_ns, own.power_ns + rest.power_ns});
   const double missed = c.stream ? missed_ns(own, d, device) : 0.0;
   const double written = 2.0 * static_cast<double>(d.m) * static_cast<double>(d.n);
   const double memory = (weight_bytes(d) + input_bytes(d) + written) / bytes_per_ns(device);

@@ -59,7 +59,8 @@ TEST(Sm90Candidates, OfOneCutOnlyTheNarrowestTileIsOffered) {
 
 // 7168 rows are no multiple of what gives 132 multiprocessors work.
 TEST(Sm90Candidates, ASecondKindOfTileTakesWhatIsLeft) {
-  for (const auto& [m, rest_m] : {std::pair{256, 72}, {384, 80}, {512, 224}, {576, 64}, {640, 0}}) {
+  for (const auto& [m, rest_m] :
+       {std::pair{256, 72}, {281, 0}, {320, 88}, {384, 112}, {448, 128}, {512, 224}, {640, 192}}) {
     EXPECT_EQ(chosen(gemm(m, 7168, 2048)).rest_m, rest_m) << "m = " << m;
   }
   EXPECT_EQ(chosen(gemm(512, 8192, 8192)).rest_m, 0);
@@ -110,7 +111,7 @@ GemmDesc gemm_of(const Json& cell) { return gemm(cell.at("m"), cell.at("n"), cel
 // Runs of an H200: those that the constants were fitted to, and of layers that they were not.
 TEST(Sm90Candidates, TheChoiceLosesLittleOfWhatWasTimed) {
   std::map<std::vector<int64_t>, double> fitted;  // of a cell in several files the first counts
-  for (const char* name : {"layers", "few_tokens", "wgmma", "mixed"}) {
+  for (const char* name : {"wide", "layers", "few_tokens", "wgmma", "mixed"}) {
     const Json cells = cells_of(std::string("data/h200_") + name + ".json");
     for (const Json& cell : cells) {
       const GemmDesc d = gemm_of(cell);
@@ -121,7 +122,7 @@ TEST(Sm90Candidates, TheChoiceLosesLittleOfWhatWasTimed) {
   }
   std::vector<double> losses;
   for (const auto& [cell, lost] : fitted) losses.push_back(lost);
-  expect_losses(losses, 500, 1.01, 1.10);
+  expect_losses(losses, 600, 1.01, 1.10);
 
   losses.clear();
   const Json cells = cells_of("results/h200_gemm_other.json");

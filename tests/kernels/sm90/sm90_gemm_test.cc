@@ -173,8 +173,8 @@ TEST_F(Sm90Gemm, ReadsWeightsOfMoreThan31Bits) {
 // behind. A choice also serves a few tokens less than it was made for.
 TEST_F(Sm90Gemm, WritesTheTokensOfBothKindsOfTiles) {
   constexpr int64_t kN = 7168, kK = 2048, kGuard = 8;
-  const GemmPlan p = plan(kN, kK, 576);
-  for (const int64_t m : {241, 256, 481, 512, 513, 576}) {
+  const GemmPlan p = plan(kN, kK, 640);
+  for (const int64_t m : {241, 256, 300, 384, 420, 448, 481, 512, 513, 576, 640}) {
     EXPECT_THAT(p.choice(m).config, HasSubstr("rest_m")) << m;
     const auto a = zeros(m * kK * 2);
     const cuda::Buffer d(0, (m + kGuard) * kN * 2);
