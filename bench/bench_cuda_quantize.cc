@@ -41,6 +41,8 @@ constexpr size_t kMaxLaunches = 2000;
 constexpr float kDecodeScale = 0.003f;
 constexpr float kSiluMulDecodeScale = 0.02f;
 constexpr size_t kAlignment = 1024;
+constexpr int64_t kCols = 8192;  // of what is timed beside the 99 sizes, and for RMSNorm:
+constexpr int64_t kHiddenSizes[] = {2560, 3584, 4096, 5120, 7168};
 
 size_t aligned(size_t bytes) { return (bytes + kAlignment - 1) / kAlignment * kAlignment; }
 
@@ -271,8 +273,9 @@ Json summary(const Json& rows, size_t plain_sizes) {
     std::string type = r["src"];
     for (char& c : type) c = static_cast<char>(std::tolower(c));
     const std::string what = fmt::format(
-        "{} to {}, {}{}", type, r["format"].get<std::string>(), r["layout"].get<std::string>(),
-        r["input"] == "plain" ? "" : ", " + r["input"].get<std::string>());
+        "{} to {}, {}{}{}", type, r["format"].get<std::string>(), r["layout"].get<std::string>(),
+        r["input"] == "plain" ? "" : ", " + r["input"].get<std::string>(),
+        r["k"] == kCols ? "" : fmt::format(", k = {}", r["k"].get<int64_t>()));
     out.push_back(summary_row(what, Json::array({r}), [](const Json&) { return true; }));
   }
   return out;
@@ -342,15 +345,20 @@ int main(int argc, char** argv) {
       }
     }
     for (const int64_t m : {1024, 8192, 65536}) {
-      for (const QuantizeDesc& desc : variants(m, 8192)) rows.push_back(bench.run(desc, quick));
+      for (const QuantizeDesc& desc : variants(m, kCols)) rows.push_back(bench.run(desc, quick));
     }
-    // Last: its residuals grow with every launch.
-    for (const int64_t m : {1024, 8192, 65536}) {
-      QuantizeDesc desc = plain(m, 8192);
-      desc.input = QuantizeInput::kRmsNorm;
-      desc.has_residual = true;
+    const auto fused = [&](int64_t m, int64_t k, QuantizeInput input, bool residual) {
+      QuantizeDesc desc = plain(m, k);
+      desc.input = input;
+      desc.has_residual = residual;
       rows.push_back(bench.run(desc, quick));
-    }
+    };
+    // What models have besides: of Llama, Qwen and DeepSeek.
+    for (const int64_t k : {9728, 14336}) fused(65536, k, QuantizeInput::kSiluMul, false);
+    for (const int64_t k : kHiddenSizes) fused(65536, k, QuantizeInput::kRmsNorm, false);
+    // Last: its residuals grow with every launch.
+    for (const int64_t m : {1024, 8192, 65536}) fused(m, kCols, QuantizeInput::kRmsNorm, true);
+    for (const int64_t k : kHiddenSizes) fused(65536, k, QuantizeInput::kRmsNorm, true);
     const double mean = std::exp(log_sum / count);
     fmt::print("{} sizes: geometric mean {:.4f}, worst {:.3f}\n", count, mean, worst);
     int driver = 0, runtime = 0;

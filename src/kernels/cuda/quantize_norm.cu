@@ -1,7 +1,8 @@
 // RMSNorm, with what is added before it, and its quantization in one pass over the row.
 //
-// A CTA takes a row, or four one after the other whose scales lie side by side: the next row is on
-// its way while this one is summed and quantized. A thread holds kUnits times sixteen elements.
+// A CTA takes a row, or of many rows four, one after the other, whose scales lie side by side: the
+// next row is on its way while this one is summed and quantized. The last of many rows are taken
+// one by one, so that the SMs end together. A thread holds kUnits times sixteen elements.
 #include <algorithm>
 
 #include "base/launch.h"
@@ -14,15 +15,16 @@ namespace nibble::cuda {
 namespace {
 
 constexpr int kMaxThreads = 512;
-constexpr int kQuad = 4;
+constexpr uint32_t kQuad = 4;
 // From so many CTAs of four rows on these fill the chip (H200: 132 SMs, three or four on each).
 constexpr int64_t kManyQuads = 1024;
+constexpr int64_t kLastQuads = 256;  // about one for each CTA that is resident
 
 struct NormShape {
   uint32_t units;
   uint32_t cols, padded_cols;
   uint32_t padded_rows;
-  uint32_t rows_of_cta;  // 1 or kQuad
+  uint32_t quads;  // CTAs that take four rows, before those that take one
   float one_over_k;
 };
 
@@ -65,11 +67,13 @@ __global__ void __launch_bounds__(
 
   pdl_wait();
   const bool apart = p.layout == ScaleLayout::kSwizzled128x4;
-  const bool staged = s.rows_of_cta == kQuad && p.layout != ScaleLayout::kLinear;
-  const uint32_t first = s.rows_of_cta == 1 ? blockIdx.x
-                         : apart            ? blockIdx.x / 32 * 128 + blockIdx.x % 32
-                                            : blockIdx.x * kQuad;
-  const uint32_t step = s.rows_of_cta == 1 ? 0 : apart ? 32 : 1;
+  const uint32_t step = apart ? 32 : 1;
+  const bool many = blockIdx.x < s.quads;
+  const uint32_t rows = many ? kQuad : 1, single = many ? 0 : blockIdx.x - s.quads;
+  const uint32_t quad = many ? blockIdx.x : s.quads + single / kQuad;
+  const uint32_t first =
+      (apart ? quad / 32 * 128 + quad % 32 : quad * kQuad) + single % kQuad * step;
+  const bool staged = many && p.layout != ScaleLayout::kLinear;
   const uint32_t first_unit = threadIdx.x / 32 * (32 * kUnits) + threadIdx.x % 32;
   const auto unit_of = [&](int u) { return first_unit + u * 32; };
   const bool given = kMx || p.decode_scale == nullptr;
@@ -88,7 +92,7 @@ __global__ void __launch_bounds__(
   const auto load = [&](uint32_t i, int u) {
     const uint32_t at = first + i * step, unit = unit_of(u);
     Loaded out = {};
-    if (i >= s.rows_of_cta || at >= p.m || unit >= s.units) return out;
+    if (i >= rows || at >= p.m || unit >= s.units) return out;
     out.x.load(src_of(at, unit));
     if (add) out.residual.load(residual_of(at, unit));
     return out;
@@ -100,7 +104,7 @@ __global__ void __launch_bounds__(
     for (int u = 0; u < kUnits; ++u) next[u] = load(0, u);
   }
 #pragma unroll 1
-  for (uint32_t i = 0; i < s.rows_of_cta; ++i) {
+  for (uint32_t i = 0; i < rows; ++i) {
     const uint32_t at = first + i * step;
     if (at >= s.padded_rows) break;
     const bool in_matrix = at < p.m;
@@ -178,15 +182,15 @@ void launch_units(const QuantizeParams& p, const NormParams& n, nibble::Stream s
   const int64_t tile = scale_tile_rows(p.layout);
   const int64_t padded_rows = (p.m + tile - 1) / tile * tile;
   const int64_t padded_cols = padded_scale_cols(p.layout, cols);
-  const bool quads = padded_rows / kQuad >= kManyQuads;
+  const int64_t all = padded_rows / kQuad, quads = all < kManyQuads ? 0 : all - kLastQuads;
   const NormShape s = {static_cast<uint32_t>(p.k / 16),    static_cast<uint32_t>(cols),
                        static_cast<uint32_t>(padded_cols), static_cast<uint32_t>(padded_rows),
-                       quads ? uint32_t{kQuad} : 1,        1.0f / static_cast<float>(p.k)};
+                       static_cast<uint32_t>(quads),       1.0f / static_cast<float>(p.k)};
   const int64_t units = std::max<int64_t>(s.units, padded_cols * (block / 16));
   const int64_t threads = (units + kUnits * 32 - 1) / (kUnits * 32) * 32;
-  launch({.grid = static_cast<uint32_t>(quads ? (padded_rows + kQuad - 1) / kQuad : padded_rows),
+  launch({.grid = static_cast<uint32_t>(padded_rows - quads * (kQuad - 1)),
           .block = static_cast<uint32_t>(threads),
-          .shared_bytes = quads ? static_cast<size_t>(padded_cols) * kQuad : 0,
+          .shared_bytes = quads > 0 ? static_cast<size_t>(padded_cols) * kQuad : 0,
           .pdl = stream.pdl,
           .stream = stream},
          "quantize_rms_norm", norm_kernel<kFormat, kType, kResidual, kUnits, kPrefetch>, p, n, s);

@@ -22,11 +22,15 @@ namespace {
 constexpr uint32_t kQuad = 4;
 constexpr int kUnits = 2;  // of sixteen elements a thread
 constexpr int kMaxWarps = 8;
-// On an SM, of kMaxWarps, with 128 registers a thread: a row and its weights as floats and the next
-// row. Three with 80 registers and the weights in shared memory took up to 1.11 times as long.
-constexpr int kCtas = 2;
+// An SM has room for sixteen warps with 128 registers a thread: a row and its weights as floats and
+// the next row. Rows of five to seven warps do not fill it; with their weights in shared memory and
+// 96 registers there is room for 21. 65536 rows of 5120, 6144 and 7168: 1.14, 1.23 and 1.19
+// -> 1.10, 1.16 and 1.17 times a copy. Shorter rows take 3 to 12 % longer so, and 24 warps with 80
+// registers took up to 1.11 times as long.
+constexpr int kWarps = 16, kMoreWarps = 21, kFewestOfMore = 5;
 constexpr int64_t kFewestQuads = 2;  // of a CTA: below, single rows spread better
 constexpr int64_t kMaxCols = kMaxWarps * 32 * kUnits * 16;
+constexpr uint32_t kMaxGroups = kMaxCols / 64;  // of four columns of scales
 
 struct QuadShape {
   uint32_t units, rows, quads;
@@ -37,9 +41,10 @@ struct QuadShape {
   float one_over_k;
 };
 
-// kFused: as in quantize.cuh; one instruction an element less is 2 to 4 % of the time.
-template <WeightFormat kFormat, DType kType, bool kFused>
-__global__ void __launch_bounds__(32 * kMaxWarps, kCtas)
+// kFused: as in quantize.cuh; one instruction an element less is 2 to 4 % of the time. kMore: of
+// kMoreWarps on an SM.
+template <WeightFormat kFormat, DType kType, bool kFused, bool kMore>
+__global__ void __launch_bounds__(32 * (kMore ? kMaxWarps - 1 : kMaxWarps), kMore ? 3 : 2)
     quads_kernel(const QuantizeParams p, const NormParams n, const QuadShape s) {
   using Input = Elements16<kType>;
   using Floats = Elements16<DType::kF32>;
@@ -47,8 +52,10 @@ __global__ void __launch_bounds__(32 * kMaxWarps, kCtas)
   constexpr uint32_t kLanesPerBlock = kMx ? 2 : 1;
   constexpr uint32_t kCols = 32 / kLanesPerBlock;  // of scales, of a warp's 32 units
   constexpr int kSums = kMaxWarps * 8;
-  __shared__ alignas(8) float sums[2 * kSums];
-  extern __shared__ uint4 staging[];  // twice the scales of a quad as they lie in memory
+  // Both twice, for one row or quad and the next.
+  __shared__ alignas(2 * kSums * 4) float sums[2 * kSums];
+  __shared__ alignas(2 * kMaxGroups * 16) uint4 staging[2 * kMaxGroups];  // as in memory
+  extern __shared__ uint4 shared_weights[];                               // with kMore
 
   pdl_wait();
   const uint32_t lane = threadIdx.x % 32, warp = threadIdx.x / 32;
@@ -72,7 +79,6 @@ __global__ void __launch_bounds__(32 * kMaxWarps, kCtas)
   };
   uint32_t quad = blockIdx.x, row = first_row(quad);
   const uint8_t* src = p.src + int64_t{row} * s.src_row_bytes + int64_t{first_unit} * Input::kBytes;
-  uint8_t* codes = p.codes + (int64_t{row} * s.units + first_unit) * 8;
 
   Input next[kUnits] = {};  // what is not in the matrix keeps what was there
   const auto load = [&] {
@@ -84,11 +90,18 @@ __global__ void __launch_bounds__(32 * kMaxWarps, kCtas)
   };
   load();
   const float* first_weight = n.weight + first_unit * int64_t{16};
-  Floats weights[kUnits] = {};
+  // The lane's four pieces of a unit lie 512 bytes apart: no bank conflicts.
+  const uint32_t weights_at = shared_address(shared_weights + warp * (128 * kUnits) + lane);
+  Floats weights[kMore ? 1 : kUnits];
 #pragma unroll
   for (int u = 0; u < kUnits; ++u) {
+    Floats& to = weights[kMore ? 0 : u];
+    to = {};
     if (u * 32 < units_left) {
-      weights[u].load(reinterpret_cast<const uint8_t*>(first_weight + u * 32 * 16));
+      to.load(reinterpret_cast<const uint8_t*>(first_weight + u * 32 * 16));
+    }
+    for (int i = 0; kMore && i < 4; ++i) {
+      store_shared_16(weights_at + (u * 4 + i) * 512, to.words[i]);
     }
   }
   for (uint32_t i = threadIdx.x; i < 2 * kSums; i += blockDim.x) sums[i] = 0;
@@ -99,7 +112,7 @@ __global__ void __launch_bounds__(32 * kMaxWarps, kCtas)
     auto* to = reinterpret_cast<uint4*>(p.scales) + int64_t{tile * s.groups} * s.quads_of_tile +
                of % s.quads_of_tile;
     for (uint32_t i = threadIdx.x; i < s.groups; i += blockDim.x) {
-      to[i * s.quads_of_tile] = staging[stage * s.groups + i];
+      to[i * s.quads_of_tile] = staging[stage * kMaxGroups + i];
     }
   };
   uint32_t mine = shared_address(sums + threadIdx.x / 4);
@@ -109,7 +122,6 @@ __global__ void __launch_bounds__(32 * kMaxWarps, kCtas)
   compute_now(all);
   compute_now(scale_at);
   // Two places for sums and for scales, in turn: none is overwritten while it is still read.
-  int other_sums = kSums * 4, other_scales = static_cast<int>(s.groups * 16);
   uint32_t stage = 0, left = kQuad;
   bool first = true;
 #pragma unroll 1
@@ -129,7 +141,8 @@ __global__ void __launch_bounds__(32 * kMaxWarps, kCtas)
         parts[j % 4] = __fmaf_rn(e, e, parts[j % 4]);
       });
     }
-    const bool in_matrix = row < s.rows;
+    const uint32_t at = row;
+    const bool in_matrix = at < s.rows;
     const uint32_t next_row = left == 1 ? first_row(quad + gridDim.x) : row + s.row_step;
     const auto step = static_cast<int32_t>(next_row - row);
     row = next_row;
@@ -145,7 +158,7 @@ __global__ void __launch_bounds__(32 * kMaxWarps, kCtas)
     __syncthreads();
     const float2 pair = load_shared_f32x2(all);
     sum = pair.x + pair.y;
-    mine += other_sums, all += other_sums, other_sums = -other_sums;
+    mine ^= kSums * 4, all ^= kSums * 4;
 #pragma unroll
     for (int distance = 16; distance > 0; distance /= 2) {
       sum += __shfl_xor_sync(~0u, sum, distance);
@@ -159,20 +172,23 @@ __global__ void __launch_bounds__(32 * kMaxWarps, kCtas)
 #pragma unroll
     for (int u = 0; u < kUnits; ++u) {
       const bool valid = in_matrix && u * 32 < units_left;
+      Floats& w = weights[kMore ? 0 : u];
+      for (int i = 0; kMore && i < 4; ++i) {
+        w.words[i] = load_shared_16(weights_at + (u * 4 + i) * 512);
+      }
       const auto y = activations_of<kType>(
-          [&]<int j>() { return x[u].template get<j>() * factor * weights[u].template get<j>(); });
+          [&]<int j>() { return x[u].template get<j>() * factor * w.template get<j>(); });
       q[u] = quantize_unit<kFormat, kFused>(y, valid, encode_scale, p.rule);
       rare |= q[u].rare || (!usual && valid);
     }
     if (rare) {
       const int in_block = static_cast<int>(lane % kLanesPerBlock);
-      const int64_t at = (codes - p.codes) / 8 / s.units;
 #pragma unroll
       for (int u = 0; u < kUnits; ++u) {
         const bool valid = in_matrix && u * 32 < units_left;
         if (!q[u].rare && (usual || !valid)) continue;
         const int64_t from = int64_t{first_unit} + u * 32 - in_block;
-        const uint8_t* block = p.src + at * s.src_row_bytes + from * Input::kBytes;
+        const uint8_t* block = p.src + int64_t{at} * s.src_row_bytes + from * Input::kBytes;
         q[u] = quantize_rare<kFormat>(
             [&](int j) {
               return rounded<kType>(element<kType>(block, j) * factor * n.weight[from * 16 + j]);
@@ -180,23 +196,22 @@ __global__ void __launch_bounds__(32 * kMaxWarps, kCtas)
             in_block, encode_scale, p.rule);
       }
     }
+    auto* codes = reinterpret_cast<uint2*>(p.codes) + int64_t{at} * s.units + first_unit;
 #pragma unroll
     for (int u = 0; u < kUnits; ++u) {
       const bool valid = in_matrix && u * 32 < units_left;
-      if (valid) *reinterpret_cast<uint2*>(codes + u * 32 * 8) = q[u].codes;
+      if (valid) codes[u * 32] = q[u].codes;
       if (static_cast<int>(u * kCols) < cols_left) {
         store_shared_u8(scale_at + u * kCols * 4, valid ? q[u].scale : 0);
       }
     }
-    codes += int64_t{step} * (s.units * 8);
     scale_at += 4;
     if (--left == 0) {
       left = kQuad;
       first = false;
       quad += gridDim.x;
       stage ^= 1;
-      scale_at += other_scales - 16;
-      other_scales = -other_scales;
+      scale_at = (scale_at - 16) ^ kMaxGroups * 16;
     }
   }
   pdl_trigger();
@@ -211,7 +226,7 @@ int64_t warps_of(const QuantizeParams& p) {
   return (units + kUnits * 32 - 1) / (kUnits * 32);
 }
 
-template <WeightFormat kFormat, DType kType, bool kFused>
+template <WeightFormat kFormat, DType kType, bool kFused, bool kMore>
 void launch_type(const QuantizeParams& p, const NormParams& n, int64_t ctas,
                  nibble::Stream stream) {
   const int64_t block = block_size(p.format), tile = scale_tile_rows(p.layout);
@@ -228,18 +243,30 @@ void launch_type(const QuantizeParams& p, const NormParams& n, int64_t ctas,
                        .one_over_k = 1.0f / static_cast<float>(p.k)};
   launch({.grid = static_cast<uint32_t>(std::min(quads, ctas)),
           .block = static_cast<uint32_t>(warps * 32),
-          .shared_bytes = static_cast<size_t>(2 * groups * 16),
+          .shared_bytes = static_cast<size_t>(kMore * warps * kUnits * 32 * 64),
           .pdl = stream.pdl,
           .stream = stream},
-         "quantize_rms_norm", quads_kernel<kFormat, kType, kFused>, p, n, s);
+         "quantize_rms_norm", quads_kernel<kFormat, kType, kFused, kMore>, p, n, s);
 }
 
-template <WeightFormat kFormat, bool kFused>
+template <WeightFormat kFormat, bool kFused, bool kMore>
 void launch_format(const QuantizeParams& p, const NormParams& n, int64_t ctas,
                    nibble::Stream stream) {
-  const auto start = p.type == DType::kBF16 ? launch_type<kFormat, DType::kBF16, kFused>
-                                            : launch_type<kFormat, DType::kF16, kFused>;
+  const auto start = p.type == DType::kBF16 ? launch_type<kFormat, DType::kBF16, kFused, kMore>
+                                            : launch_type<kFormat, DType::kF16, kFused, kMore>;
   start(p, n, ctas, stream);
+}
+
+template <bool kMore>
+void launch_warps(const QuantizeParams& p, const NormParams& n, int64_t ctas,
+                  nibble::Stream stream) {
+  if (p.format == WeightFormat::kMxfp4) {
+    launch_format<WeightFormat::kMxfp4, false, kMore>(p, n, ctas, stream);
+  } else if (p.decode_scale == nullptr && fused_product_rounds_alike(p.encode_scale)) {
+    launch_format<WeightFormat::kNvfp4, true, kMore>(p, n, ctas, stream);
+  } else {
+    launch_format<WeightFormat::kNvfp4, false, kMore>(p, n, ctas, stream);
+  }
 }
 
 }  // namespace
@@ -252,15 +279,11 @@ bool launch_quantize_norm_quads(const QuantizeParams& p, const NormParams& n,
   }
   int sms = 0;
   NIBBLE_CUDA_CHECK(cudaDeviceGetAttribute(&sms, cudaDevAttrMultiProcessorCount, stream.index));
-  const int64_t ctas = kCtas * kMaxWarps / warps_of(p) * sms;
+  const int64_t warps = warps_of(p);
+  const bool more = warps >= kFewestOfMore && warps < kMaxWarps;
+  const int64_t ctas = (more ? kMoreWarps : kWarps) / warps * sms;
   if (p.m < kFewestQuads * kQuad * ctas) return false;
-  if (p.format == WeightFormat::kMxfp4) {
-    launch_format<WeightFormat::kMxfp4, false>(p, n, ctas, stream);
-  } else if (p.decode_scale == nullptr && fused_product_rounds_alike(p.encode_scale)) {
-    launch_format<WeightFormat::kNvfp4, true>(p, n, ctas, stream);
-  } else {
-    launch_format<WeightFormat::kNvfp4, false>(p, n, ctas, stream);
-  }
+  (more ? launch_warps<true> : launch_warps<false>)(p, n, ctas, stream);
   return true;
 }
 
