@@ -23,11 +23,11 @@ constexpr uint32_t kQuad = 4;
 constexpr int kUnits = 2;  // of sixteen elements a thread
 constexpr int kMaxWarps = 8;
 // An SM has room for sixteen warps with 128 registers a thread: a row and its weights as floats and
-// the next row. Rows of five to seven warps do not fill it; with their weights in shared memory and
-// 96 registers there is room for 21. 65536 rows of 5120, 6144 and 7168: 1.14, 1.23 and 1.19
-// -> 1.10, 1.16 and 1.17 times a copy. Shorter rows take 3 to 12 % longer so, and 24 warps with 80
-// registers took up to 1.11 times as long.
-constexpr int kWarps = 16, kMoreWarps = 21, kFewestOfMore = 5;
+// the next row. Rows of five and six warps do not fill it; with their weights in shared memory and
+// 80 registers there is room for 24. 32768 rows of 5120 and 6144: 1.16 and 1.23 -> 1.11 and 1.09
+// times a copy. Three rows of seven warps instead of two gained nothing, shorter ones took 3 to 12
+// % longer so, and those of eight up to 1.11 times as long.
+constexpr int kWarps = 16, kMoreWarps = 24, kFewestOfMore = 5, kMostOfMore = 6;
 constexpr int64_t kFewestQuads = 2;  // of a CTA: below, single rows spread better
 constexpr int64_t kMaxCols = kMaxWarps * 32 * kUnits * 16;
 constexpr uint32_t kMaxGroups = kMaxCols / 64;  // of four columns of scales
@@ -44,7 +44,8 @@ struct QuadShape {
 // kFused: as in quantize.cuh; one instruction an element less is 2 to 4 % of the time. kMore: of
 // kMoreWarps on an SM.
 template <WeightFormat kFormat, DType kType, bool kFused, bool kMore>
-__global__ void __launch_bounds__(32 * (kMore ? kMaxWarps - 1 : kMaxWarps), kMore ? 3 : 2)
+__global__ void __launch_bounds__(32 * (kMore ? kMostOfMore : kMaxWarps),
+                                  kMore ? kMoreWarps / kMostOfMore : kWarps / kMaxWarps)
     quads_kernel(const QuantizeParams p, const NormParams n, const QuadShape s) {
   using Input = Elements16<kType>;
   using Floats = Elements16<DType::kF32>;
@@ -280,7 +281,7 @@ bool launch_quantize_norm_quads(const QuantizeParams& p, const NormParams& n,
   int sms = 0;
   NIBBLE_CUDA_CHECK(cudaDeviceGetAttribute(&sms, cudaDevAttrMultiProcessorCount, stream.index));
   const int64_t warps = warps_of(p);
-  const bool more = warps >= kFewestOfMore && warps < kMaxWarps;
+  const bool more = warps >= kFewestOfMore && warps <= kMostOfMore;
   const int64_t ctas = (more ? kMoreWarps : kWarps) / warps * sms;
   if (p.m < kFewestQuads * kQuad * ctas) return false;
   (more ? launch_warps<true> : launch_warps<false>)(p, n, ctas, stream);
