@@ -96,8 +96,8 @@ NIBBLE_HD constexpr int multiply_registers(int max_groups) {
          max_groups / 8 * 8;
 }
 
-// Kernels that can cut the stream of tiles: those with registers to spare. (160 and 256 tokens
-// alone are never cut, but without that code ptxas waits for each product of the latter by itself.)
+// Kernels that can cut the stream of tiles: those with registers to spare. (More than 128 tokens
+// alone are never cut, but without that code ptxas waits for each product of 256 by itself.)
 NIBBLE_HD constexpr bool is_streamed(int tokens, int max_groups) {
   return tokens >= 64 && max_groups <= (tokens > 80 ? 3 : 4);
 }
