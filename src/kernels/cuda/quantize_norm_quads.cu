@@ -49,6 +49,11 @@ __global__ void __launch_bounds__(32 * (kMore ? kMostOfMore : kMaxWarps),
     quads_kernel(const QuantizeParams p, const NormParams n, const QuadShape s) {
   using Input = Elements16<kType>;
   using Floats = Elements16<DType::kF32>;
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ < 900
+  constexpr bool kFuse = kFused && !kMore;  // sm_80 lacks a register for both
+#else
+  constexpr bool kFuse = kFused;
+#endif
   constexpr bool kMx = kFormat == WeightFormat::kMxfp4;
   constexpr uint32_t kLanesPerBlock = kMx ? 2 : 1;
   constexpr uint32_t kCols = 32 / kLanesPerBlock;  // of scales, of a warp's 32 units
@@ -179,7 +184,7 @@ __global__ void __launch_bounds__(32 * (kMore ? kMostOfMore : kMaxWarps),
       }
       const auto y = activations_of<kType>(
           [&]<int j>() { return x[u].template get<j>() * factor * w.template get<j>(); });
-      q[u] = quantize_unit<kFormat, kFused>(y, valid, encode_scale, p.rule);
+      q[u] = quantize_unit<kFormat, kFuse>(y, valid, encode_scale, p.rule);
       rare |= q[u].rare || (!usual && valid);
     }
     if (rare) {
