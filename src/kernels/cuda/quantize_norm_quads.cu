@@ -25,8 +25,8 @@ constexpr int kMaxWarps = 8;
 // An SM has room for sixteen warps with 128 registers a thread: a row and its weights as floats and
 // the next row. Rows of five and six warps do not fill it; with their weights in shared memory and
 // 80 registers there is room for 24. 32768 rows of 5120 and 6144: 1.16 and 1.23 -> 1.11 and 1.09
-// times a copy. Three rows of seven warps instead of two gained nothing, shorter ones took 3 to 12
-// % longer so, and those of eight up to 1.11 times as long.
+// times a copy. Done so, rows of seven warps gained nothing, shorter ones lost 3 to 12 %, and those
+// of eight up to 11.
 constexpr int kWarps = 16, kMoreWarps = 24, kFewestOfMore = 5, kMostOfMore = 6;
 constexpr int64_t kFewestQuads = 2;  // of a CTA: below, single rows spread better
 constexpr int64_t kMaxCols = kMaxWarps * 32 * kUnits * 16;
@@ -41,8 +41,8 @@ struct QuadShape {
   float one_over_k;
 };
 
-// kFused: as in quantize.cuh; one instruction an element less is 2 to 4 % of the time. kMore: of
-// kMoreWarps on an SM.
+// kFused: as in quantize.cuh; one instruction an element less is 2 to 4 % of the time. kMore: for
+// kMoreWarps on an SM, weights in shared memory.
 template <WeightFormat kFormat, DType kType, bool kFused, bool kMore>
 __global__ void __launch_bounds__(32 * (kMore ? kMostOfMore : kMaxWarps),
                                   kMore ? kMoreWarps / kMostOfMore : kWarps / kMaxWarps)
@@ -58,7 +58,7 @@ __global__ void __launch_bounds__(32 * (kMore ? kMostOfMore : kMaxWarps),
   constexpr uint32_t kLanesPerBlock = kMx ? 2 : 1;
   constexpr uint32_t kCols = 32 / kLanesPerBlock;  // of scales, of a warp's 32 units
   constexpr int kSums = kMaxWarps * 8;
-  // Both twice, for one row or quad and the next.
+  // Two places for sums and for scales, in turn: none is overwritten while it is still read.
   __shared__ alignas(2 * kSums * 4) float sums[2 * kSums];
   __shared__ alignas(2 * kMaxGroups * 16) uint4 staging[2 * kMaxGroups];  // as in memory
   extern __shared__ uint4 shared_weights[];                               // with kMore
@@ -106,8 +106,8 @@ __global__ void __launch_bounds__(32 * (kMore ? kMostOfMore : kMaxWarps),
     if (u * 32 < units_left) {
       to.load(reinterpret_cast<const uint8_t*>(first_weight + u * 32 * 16));
     }
-    for (int i = 0; kMore && i < 4; ++i) {
-      store_shared_16(weights_at + (u * 4 + i) * 512, to.words[i]);
+    if constexpr (kMore) {
+      for (int i = 0; i < 4; ++i) store_shared_16(weights_at + (u * 4 + i) * 512, to.words[i]);
     }
   }
   for (uint32_t i = threadIdx.x; i < 2 * kSums; i += blockDim.x) sums[i] = 0;
@@ -127,7 +127,6 @@ __global__ void __launch_bounds__(32 * (kMore ? kMostOfMore : kMaxWarps),
   compute_now(mine);
   compute_now(all);
   compute_now(scale_at);
-  // Two places for sums and for scales, in turn: none is overwritten while it is still read.
   uint32_t stage = 0, left = kQuad;
   bool first = true;
 #pragma unroll 1
@@ -179,8 +178,8 @@ __global__ void __launch_bounds__(32 * (kMore ? kMostOfMore : kMaxWarps),
     for (int u = 0; u < kUnits; ++u) {
       const bool valid = in_matrix && u * 32 < units_left;
       Floats& w = weights[kMore ? 0 : u];
-      for (int i = 0; kMore && i < 4; ++i) {
-        w.words[i] = load_shared_16(weights_at + (u * 4 + i) * 512);
+      if constexpr (kMore) {
+        for (int i = 0; i < 4; ++i) w.words[i] = load_shared_16(weights_at + (u * 4 + i) * 512);
       }
       const auto y = activations_of<kType>(
           [&]<int j>() { return x[u].template get<j>() * factor * w.template get<j>(); });

@@ -253,9 +253,9 @@ TEST_F(CudaQuantize, CountsElementsIn64Bits) {
 
 // RMSNorm of many rows has a kernel of its own, which the case table is too small for: it gives the
 // bytes that the same rows give in a small call, NaN and what is too large for a scale included. A
-// global scale of 1 has products that fp32 rounds to a tie. Rows of 6000 keep their weights in
-// shared memory; those of 8208 are too long for that kernel, and their last ones are taken one by
-// one.
+// global scale of 1 has products that fp32 rounds to a tie. Rows of 6000 and 6016 keep their
+// weights in shared memory; those of 8208 are too long for that kernel, and their last ones are
+// taken one by one.
 TEST_F(CudaQuantize, ManyRowsGiveTheBytesOfFew) {
   std::mt19937 random(3);
   std::normal_distribution<float> normal;
@@ -263,6 +263,7 @@ TEST_F(CudaQuantize, ManyRowsGiveTheBytesOfFew) {
   for (const auto& [k, rows] : {std::pair<int64_t, int64_t>{1040, 20000},
                                 {4096, 9000},
                                 {6000, 9000},
+                                {6016, 9000},
                                 {7200, 9000},
                                 {8208, 4300}}) {
     const Matrix x = matrix(rows, k), part = matrix(few, k);
