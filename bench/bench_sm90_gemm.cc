@@ -18,7 +18,6 @@
 #include <string>
 #include <vector>
 
-#include "base/cuda.h"
 #include "bench/sm90_gemm_problem.h"
 #include "kernels/sm90/gemm.h"
 
@@ -30,8 +29,7 @@ namespace {
 
 struct Options {
   std::vector<int> m = {1, 4, 8, 16, 32, 64};
-  std::vector<std::pair<int, int>> shapes = {{7168, 2048},  {4096, 7168},  {8192, 8192},
-                                             {28672, 4096}, {18432, 7168}, {7168, 18432}};
+  std::vector<Shape> shapes = kLayers;
   std::string json, note;
   std::vector<std::string> impl;
   bool check = false, sustained = false;
@@ -39,17 +37,6 @@ struct Options {
 };
 
 constexpr const GemmImpl* kImpls[] = {&kDecodeGemm, &kWgmmaGemm};
-
-DeviceInfo device_info() {
-  const cuda::Properties found = cuda::properties(0);
-  DeviceInfo info;
-  info.kind = DeviceKind::kCuda;
-  info.name = found.name;
-  info.sm = found.sm;
-  info.num_sms = found.num_sms;
-  info.bandwidth_gbps = found.bandwidth_gbps;
-  return info;
-}
 
 // One call of the table's entry.
 struct Call {
@@ -118,12 +105,6 @@ std::vector<Candidate> candidates_of(const Problem& p, const std::vector<std::st
   std::stable_sort(all.begin(), all.end(),
                    [](const Candidate& x, const Candidate& y) { return x.estimate < y.estimate; });
   return all;
-}
-// As many as take a few milliseconds.
-int launches_of(int m, int n, int k) {
-  constexpr double kFlopsPerUs = 700e6, kGraphUs = 4000.0;
-  const double us = 2.0 * m * n * k / kFlopsPerUs;
-  return std::clamp(static_cast<int>(kGraphUs / std::max(us, 1.0)), 4, kLaunches);
 }
 
 constexpr double kHopeless = 2.5;  // times the best estimate: not timed
@@ -202,7 +183,7 @@ void run(const Options& options, const DeviceInfo& info) {
     const int wide_copies = static_cast<int>(kRotateBytes / (wide * 2)) + 2;
     Memory<uint16_t> widened(wide * wide_copies);
     for (int i = 0; i < wide_copies; ++i) {
-      launch_widen(layer.codes.p, layer.scales.p, widened.p + i * wide, wide);
+      launch_widen(layer.codes.p, layer.scales.p, widened.p + i * wide, wide, false);
     }
     Memory<uint8_t> sink(16);
     CUDA_OK(cudaDeviceSynchronize());
@@ -309,16 +290,6 @@ void run(const Options& options, const DeviceInfo& info) {
   }
 }
 
-std::vector<std::string> split(const char* list) {
-  std::vector<std::string> parts;
-  for (std::string_view rest = list; !rest.empty();) {
-    const size_t comma = std::min(rest.find(','), rest.size());
-    parts.emplace_back(rest.substr(0, comma));
-    rest.remove_prefix(std::min(comma + 1, rest.size()));
-  }
-  return parts;
-}
-
 }  // namespace
 
 int main(int argc, char** argv) try {
@@ -339,14 +310,10 @@ int main(int argc, char** argv) try {
     } else if (arg == "--json" && i + 1 < argc) {
       options.json = argv[++i];
     } else if (arg == "--m" && i + 1 < argc) {
-      options.m.clear();
-      for (const std::string& m : split(argv[++i])) options.m.push_back(std::stoi(m));
+      options.m = tokens_of(argv[++i]);
     } else if (arg == "--shape" && i + 1 < argc) {
       shapes_given = true;
-      options.shapes.clear();
-      for (const std::string& s : split(argv[++i])) {
-        options.shapes.emplace_back(std::stoi(s), std::stoi(s.substr(s.find('x') + 1)));
-      }
+      options.shapes = shapes_of(argv[++i]);
     } else {
       std::fprintf(stderr, "unknown argument %s\n", argv[i]);
       return 2;

@@ -1,4 +1,5 @@
 #include <cuda_bf16.h>
+#include <cuda_fp16.h>
 
 #include "bench/sm90_gemm_kernels.h"
 #include "formats/e2m1.h"
@@ -33,12 +34,12 @@ __global__ void __launch_bounds__(256) stream_read(const uint4* from, size_t n, 
 }
 
 // Canonical weights widened, for cuBLAS.
-__global__ void widen_all(const uint8_t* codes, const uint8_t* scales, __nv_bfloat16* out,
-                          size_t n) {
+template <class T>
+__global__ void widen_all(const uint8_t* codes, const uint8_t* scales, T* out, size_t n) {
   for (size_t i = blockIdx.x * size_t{blockDim.x} + threadIdx.x; i < n;
        i += size_t{gridDim.x} * blockDim.x) {
     const uint8_t code = codes[i / 2] >> (i % 2 * 4) & 0xF;
-    out[i] = __float2bfloat16(e2m1_to_float(code) * e4m3_to_float(scales[i / 16]));
+    out[i] = static_cast<T>(e2m1_to_float(code) * e4m3_to_float(scales[i / 16]));
   }
 }
 
@@ -68,8 +69,12 @@ void launch_stream_read(const void* from, size_t bytes, void* sink, int grid, cu
                                            static_cast<uint4*>(sink));
 }
 void launch_nothing(cudaStream_t stream) { do_nothing<<<132, 256, 0, stream>>>(); }
-void launch_widen(const uint8_t* codes, const uint8_t* scales, uint16_t* out, size_t n) {
-  widen_all<<<2048, 256>>>(codes, scales, reinterpret_cast<__nv_bfloat16*>(out), n);
+void launch_widen(const uint8_t* codes, const uint8_t* scales, uint16_t* out, size_t n, bool fp16) {
+  if (fp16) {
+    widen_all<<<2048, 256>>>(codes, scales, reinterpret_cast<__half*>(out), n);
+  } else {
+    widen_all<<<2048, 256>>>(codes, scales, reinterpret_cast<__nv_bfloat16*>(out), n);
+  }
 }
 void launch_reference(const uint8_t* codes, const uint8_t* scales, const float* alpha,
                       const uint16_t* a, const int* rows, int count, int k, int m, double* out) {

@@ -14,9 +14,13 @@
 #include <memory>
 #include <random>
 #include <span>
+#include <string>
+#include <string_view>
 #include <thread>
+#include <utility>
 #include <vector>
 
+#include "base/cuda.h"
 #include "bench/sm90_gemm_kernels.h"
 #include "formats/float16.h"
 #include "kernels/sm90/layout.h"
@@ -39,6 +43,51 @@ inline constexpr size_t kRotateBytes = size_t{300} << 20;  // five times L2
 inline constexpr int kSampleRows = 192;
 inline constexpr std::chrono::milliseconds kRest{5};
 inline constexpr std::chrono::milliseconds kAtWork{250};
+
+using Shape = std::pair<int, int>;  // n, k
+inline const std::vector<Shape> kLayers = {{7168, 2048},  {4096, 7168},  {8192, 8192},
+                                           {28672, 4096}, {18432, 7168}, {7168, 18432}};
+
+// Of arguments: "1,16", "8192x8192,7168x2048".
+inline std::vector<std::string> split(const char* list) {
+  std::vector<std::string> parts;
+  for (std::string_view rest = list; !rest.empty();) {
+    const size_t comma = std::min(rest.find(','), rest.size());
+    parts.emplace_back(rest.substr(0, comma));
+    rest.remove_prefix(std::min(comma + 1, rest.size()));
+  }
+  return parts;
+}
+inline std::vector<int> tokens_of(const char* list) {
+  std::vector<int> all;
+  for (const std::string& m : split(list)) all.push_back(std::stoi(m));
+  return all;
+}
+inline std::vector<Shape> shapes_of(const char* list) {
+  std::vector<Shape> all;
+  for (const std::string& s : split(list)) {
+    all.emplace_back(std::stoi(s), std::stoi(s.substr(s.find('x') + 1)));
+  }
+  return all;
+}
+
+inline DeviceInfo device_info() {
+  const cuda::Properties found = cuda::properties(0);
+  DeviceInfo info;
+  info.kind = DeviceKind::kCuda;
+  info.name = found.name;
+  info.sm = found.sm;
+  info.num_sms = found.num_sms;
+  info.bandwidth_gbps = found.bandwidth_gbps;
+  return info;
+}
+
+// As many as take a few milliseconds.
+inline int launches_of(int m, int n, int k) {
+  constexpr double kFlopsPerUs = 700e6, kGraphUs = 4000.0;
+  const double us = 2.0 * m * n * k / kFlopsPerUs;
+  return std::clamp(static_cast<int>(kGraphUs / std::max(us, 1.0)), 4, kLaunches);
+}
 
 template <class T>
 struct Memory {

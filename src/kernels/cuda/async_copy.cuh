@@ -50,6 +50,8 @@ __device__ __forceinline__ uint2 load_shared_8(uint32_t from) {
   asm volatile("ld.shared.v2.u32 {%0, %1}, [%2];" : "=r"(v.x), "=r"(v.y) : "r"(from));
   return v;
 }
+__device__ __forceinline__ void load_shared(uint32_t from, uint4& v) { v = load_shared_16(from); }
+__device__ __forceinline__ void load_shared(uint32_t from, uint2& v) { v = load_shared_8(from); }
 __device__ __forceinline__ float4 load_shared_f32x4(uint32_t from) {
   float4 v;
   asm volatile("ld.shared.v4.f32 {%0, %1, %2, %3}, [%4];"
@@ -68,6 +70,21 @@ __device__ __forceinline__ float2 load_shared_f32x2(uint32_t from) {
   return v;
 }
 
+// From global memory where `holds`, without a branch.
+__device__ __forceinline__ void load_if(bool holds, const void* from, uint4& v) {
+  asm volatile(
+      "{\n .reg .pred p;\n setp.ne.b32 p, %4, 0;\n"
+      " @p ld.global.v4.u32 {%0, %1, %2, %3}, [%5];\n}"
+      : "+r"(v.x), "+r"(v.y), "+r"(v.z), "+r"(v.w)
+      : "r"(int{holds}), "l"(from)
+      : "memory");
+}
+__device__ __forceinline__ void load_if(bool holds, const void* from, uint2& v) {
+  asm volatile("{\n .reg .pred p;\n setp.ne.b32 p, %2, 0;\n @p ld.global.v2.u32 {%0, %1}, [%3];\n}"
+               : "+r"(v.x), "+r"(v.y)
+               : "r"(int{holds}), "l"(from)
+               : "memory");
+}
 // To global memory where `holds`, without a branch.
 __device__ __forceinline__ void store_if(bool holds, void* to, uint4 v) {
   asm volatile(
@@ -91,6 +108,10 @@ __device__ __forceinline__ void store_shared_16(uint32_t to, uint4 v) {
   asm volatile("st.shared.v4.u32 [%0], {%1, %2, %3, %4};" ::"r"(to), "r"(v.x), "r"(v.y), "r"(v.z),
                "r"(v.w)
                : "memory");
+}
+__device__ __forceinline__ void store_shared(uint32_t to, uint4 v) { store_shared_16(to, v); }
+__device__ __forceinline__ void store_shared(uint32_t to, uint2 v) {
+  asm volatile("st.shared.v2.u32 [%0], {%1, %2};" ::"r"(to), "r"(v.x), "r"(v.y) : "memory");
 }
 __device__ __forceinline__ uint16_t load_shared_u16(uint32_t from) {
   uint16_t v;
@@ -153,6 +174,9 @@ __device__ __forceinline__ void bulk_copy(uint32_t to, const void* from, uint32_
           "r"(to),
       "l"(from), "r"(bytes), "r"(barrier)
       : "memory");
+}
+__device__ __forceinline__ void prefetch_l2(const void* from) {
+  asm volatile("prefetch.global.L2 [%0];" ::"l"(from) : "memory");
 }
 // Fetches the map itself, which the first copy would wait for.
 __device__ __forceinline__ void prefetch_tensor_map(const CUtensorMap* map) {

@@ -18,6 +18,12 @@ __device__ __forceinline__ void load_matrices_transposed(uint32_t from, uint32_t
                : "r"(from)
                : "memory");
 }
+__device__ __forceinline__ void load_matrices_transposed(uint32_t from, uint32_t (&m)[2]) {
+  asm volatile("ldmatrix.sync.aligned.m8n8.x2.trans.shared.b16 {%0, %1}, [%2];"
+               : "=r"(m[0]), "=r"(m[1])
+               : "r"(from)
+               : "memory");
+}
 // The other way round, each matrix transposed.
 __device__ __forceinline__ void store_matrices_transposed(uint32_t to, const uint32_t (&m)[4]) {
   asm volatile("stmatrix.sync.aligned.m8n8.x4.trans.shared.b16 [%0], {%1, %2, %3, %4};" ::"r"(to),
@@ -27,6 +33,10 @@ __device__ __forceinline__ void store_matrices_transposed(uint32_t to, const uin
 __device__ __forceinline__ void store_matrices_transposed(uint32_t to, const uint32_t (&m)[2]) {
   asm volatile("stmatrix.sync.aligned.m8n8.x2.trans.shared.b16 [%0], {%1, %2};" ::"r"(to),
                "r"(m[0]), "r"(m[1])
+               : "memory");
+}
+__device__ __forceinline__ void store_matrices_transposed(uint32_t to, const uint32_t (&m)[1]) {
+  asm volatile("stmatrix.sync.aligned.m8n8.x1.trans.shared.b16 [%0], {%1};" ::"r"(to), "r"(m[0])
                : "memory");
 }
 

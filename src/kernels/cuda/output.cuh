@@ -3,9 +3,9 @@
 
 #include <cstdint>
 
-namespace nibble::cuda {
+#include "kernels/cuda/activation.cuh"
 
-__device__ __forceinline__ float silu(float x) { return x / (1.0f + __expf(-x)); }
+namespace nibble::cuda {
 
 // D of type T at one place, C added. Output has d, c (null: none) and their strides.
 template <class T, class Output>

@@ -1,64 +1,105 @@
 #include <algorithm>
 
+#include "base/cuda_check.h"
 #include "base/launch.h"
-#include "formats/float16.h"
-#include "formats/mxfp4.h"
-#include "formats/nvfp4.h"
+#include "kernels/cuda/quantize.cuh"
 #include "kernels/sm90/fp4_activations.h"
 
 namespace nibble::sm90 {
 namespace {
 
-constexpr int kThreads = 128;
-constexpr int kAmaxBlocks = kFp4ScratchWords;
-constexpr int64_t kMostBlocks = 132 * 16;
-constexpr int kUnit = 16;  // elements
-constexpr uint32_t kInfBits = 0x7F800000u;
-template <DType kType>
-constexpr int kElementBytes = static_cast<int>(size_of(kType));
+using cuda::Elements16;
 
-// Sixteen elements, in pieces of 16 bytes where every row is aligned to that.
-template <DType kType, bool kAligned>
-__device__ __forceinline__ void load_unit(const uint8_t* from, float* x) {
-  constexpr int kBytes = kUnit * kElementBytes<kType>;
-  union {
-    uint4 pieces[kBytes / 16];
-    uint32_t words[kBytes / 4];
-    uint16_t halves[kBytes / 2];
-  } raw;
-  if constexpr (kAligned) {
-#pragma unroll
-    for (int i = 0; i < kBytes / 16; ++i) raw.pieces[i] = reinterpret_cast<const uint4*>(from)[i];
-  }
-#pragma unroll
-  for (int i = 0; i < kUnit; ++i) {
-    if constexpr (kType == DType::kF32) {
-      if constexpr (!kAligned) raw.words[i] = reinterpret_cast<const uint32_t*>(from)[i];
-      x[i] = __uint_as_float(raw.words[i]);
-    } else {
-      if constexpr (!kAligned) raw.halves[i] = reinterpret_cast<const uint16_t*>(from)[i];
-      x[i] = kType == DType::kBF16 ? bf16_to_float(raw.halves[i]) : fp16_to_float(raw.halves[i]);
+constexpr int kThreads = 128;
+constexpr int64_t kMostBlocks = 132 * 16;
+constexpr int kUnit = 16;  // elements, a thread's
+constexpr uint32_t kInfBits = 0x7F800000u;
+
+// Unit after unit of [m, k] for each thread, without a division for each of them.
+struct Units {
+  int64_t m;
+  int of_row;
+  int64_t step_rows;  // from a thread's unit to its next
+  int step_units;
+
+  Units(int64_t rows, int64_t k, unsigned grid)
+      : m(rows),
+        of_row(static_cast<int>(k / kUnit)),
+        step_rows(int64_t{grid} * kThreads / of_row),
+        step_units(static_cast<int>(int64_t{grid} * kThreads % of_row)) {}
+
+  // fn(row, unit, whether there is one), by all lanes as long as one of a warp has a unit.
+  template <class Fn>
+  __device__ __forceinline__ void each(const Fn& fn) const {
+    const int64_t first = blockIdx.x * int64_t{kThreads} + threadIdx.x;
+    int64_t row = first / of_row;
+    int unit = static_cast<int>(first % of_row);
+    while (__any_sync(~0u, row < m)) {
+      fn(row, unit, row < m);
+      row += step_rows;
+      unit += step_units;
+      if (unit >= of_row) {
+        unit -= of_row;
+        ++row;
+      }
     }
   }
+};
+unsigned grid_for(const Fp4ActivationParams& p, int64_t most) {
+  return static_cast<unsigned>(std::min((p.m * (p.k / kUnit) + kThreads - 1) / kThreads, most));
+}
+
+template <DType kType, bool kAligned>
+__device__ __forceinline__ Elements16<kType> load_unit(const uint8_t* from) {
+  Elements16<kType> x;
+  if constexpr (kAligned) {
+    x.load(from);
+  } else {
+    union {
+      Elements16<kType> elements;
+      uint32_t words[Elements16<kType>::kBytes / 4];
+      uint16_t halves[Elements16<kType>::kBytes / 2];
+    } raw = {};
+#pragma unroll
+    for (int i = 0; i < kUnit; ++i) {
+      if constexpr (kType == DType::kF32) {
+        raw.words[i] = reinterpret_cast<const uint32_t*>(from)[i];
+      } else {
+        raw.halves[i] = reinterpret_cast<const uint16_t*>(from)[i];
+      }
+    }
+    x = raw.elements;
+  }
+  return x;
+}
+
+template <DType kType>
+__device__ __forceinline__ const uint8_t* unit_at(const Fp4ActivationParams& p, int64_t row,
+                                                  int unit) {
+  return p.src + row * p.src_row_bytes + int64_t{unit} * Elements16<kType>::kBytes;
 }
 
 // Each block's largest magnitude, as its bits: NaN apart, they order as magnitudes do.
 template <DType kType, bool kAligned>
-__global__ void __launch_bounds__(kThreads) largest(const Fp4ActivationParams p) {
+__global__ void __launch_bounds__(kThreads)
+    largest(const Fp4ActivationParams p, const Units units) {
   __shared__ uint32_t of_warps[kThreads / 32];
-  const int64_t units = p.k / kUnit, count = p.m * units;
   uint32_t most = 0;
-  for (int64_t i = blockIdx.x * int64_t{kThreads} + threadIdx.x; i < count;
-       i += gridDim.x * int64_t{kThreads}) {
-    float x[kUnit];
-    load_unit<kType, kAligned>(
-        p.src + i / units * p.src_row_bytes + i % units * (kUnit * kElementBytes<kType>), x);
-#pragma unroll
-    for (int e = 0; e < kUnit; ++e) {
-      const uint32_t bits = __float_as_uint(fabsf(x[e]));
-      if (bits <= kInfBits) most = max(most, bits);
+  units.each([&](int64_t row, int unit, bool there) {
+    if (!there) return;
+    const uint8_t* from = unit_at<kType>(p, row, unit);
+    const uint32_t bits = load_unit<kType, kAligned>(from).amax_bits();
+    if (bits <= kInfBits) {
+      most = max(most, bits);
+    } else {
+#pragma unroll 1
+      for (int i = 0; i < kUnit; ++i) {
+        const uint32_t one = __float_as_uint(fabsf(cuda::element<kType>(from, i)));
+        if (one <= kInfBits) most = max(most, one);
+      }
     }
-  }
+  });
+  cuda::pdl_trigger();
   most = __reduce_max_sync(~0u, most);
   if (threadIdx.x % 32 == 0) of_warps[threadIdx.x / 32] = most;
   __syncthreads();
@@ -67,68 +108,81 @@ __global__ void __launch_bounds__(kThreads) largest(const Fp4ActivationParams p)
   p.scratch[blockIdx.x] = most;
 }
 
-// A thread a block of scales.
+// Codes 2i and 2i + 1 of a word times the block's scale.
+__device__ __forceinline__ uint32_t values_of_pair(uint32_t codes, int i, float scale) {
+  const auto value = [&](uint32_t code) {  // at 2^-126 a float's bits are e2m1's, subnormals too
+    const uint32_t bits = (code & 7) << 22 | (code & 8) << 28;
+    return __fmul_rn(__fmul_rn(__uint_as_float(bits), 0x1p126f), scale);
+  };
+  uint32_t pair;
+  asm("cvt.rn.bf16x2.f32 %0, %1, %2;"
+      : "=r"(pair)
+      : "f"(value(codes >> (8 * i + 4))), "f"(value(codes >> (8 * i))));
+  return pair;
+}
+
+// `parts` of the scratch hold largest magnitudes.
 template <WeightFormat kFormat, DType kType, bool kAligned>
-__global__ void __launch_bounds__(kThreads) quantize_and_widen(const Fp4ActivationParams p) {
+__global__ void __launch_bounds__(kThreads)
+    quantize_and_widen(const Fp4ActivationParams p, const Units units, int parts) {
   constexpr bool kMx = kFormat == WeightFormat::kMxfp4;
-  constexpr int kBlock = kMx ? kMxfp4BlockSize : kNvfp4BlockSize;
+  constexpr int kUnits = kMx ? 2 : 1;  // of a block
+  cuda::pdl_wait();
   float decode = kMx ? 1.0f : p.given_scale;
   if (!kMx && decode == 0.0f) {
     uint32_t most = 0;
-    for (int i = threadIdx.x % 32; i < kAmaxBlocks; i += 32) most = max(most, p.scratch[i]);
+    for (int i = threadIdx.x % 32; i < parts; i += 32) most = max(most, p.scratch[i]);
     decode = nvfp4_decode_scale(__uint_as_float(__reduce_max_sync(~0u, most)));
   }
   const float encode = 1.0f / decode;
+  const bool usual = kMx || (encode >= cuda::kMinUsualScale && encode <= cuda::kMaxUsualScale);
   if (blockIdx.x == 0 && threadIdx.x == 0) *p.scale = decode;
-  const int64_t blocks = p.k / kBlock, count = p.m * blocks;
-  for (int64_t i = blockIdx.x * int64_t{kThreads} + threadIdx.x; i < count;
-       i += gridDim.x * int64_t{kThreads}) {
-    const int64_t row = i / blocks, col = i % blocks * kBlock;
-    float x[kBlock];
-    uint8_t codes[kBlock / 2];
-#pragma unroll
-    for (int e = 0; e < kBlock; e += kUnit) {
-      load_unit<kType, kAligned>(p.src + row * p.src_row_bytes + (col + e) * kElementBytes<kType>,
-                                 x + e);
+  units.each([&](int64_t row, int unit, bool there) {
+    Elements16<kType> x = {};
+    const uint8_t* from = unit_at<kType>(p, row, unit);
+    if (there) x = load_unit<kType, kAligned>(from);
+    auto q = cuda::quantize_unit<kFormat>(x, there, encode, Mxfp4ScaleRule::kCeil);
+    if (!there) return;
+    if (q.rare || !usual) {
+      const int in_block = unit % kUnits;
+      const uint8_t* block = from - in_block * Elements16<kType>::kBytes;
+      q = cuda::quantize_rare<kFormat>([&](int i) { return cuda::element<kType>(block, i); },
+                                       in_block, encode, Mxfp4ScaleRule::kCeil);
     }
-    if constexpr (kMx) {
-      const uint8_t scale = quantize_mxfp4_block(x, Mxfp4ScaleRule::kCeil, codes);
-      dequantize_mxfp4_block(codes, scale, x);
-    } else {
-      const uint8_t scale = quantize_nvfp4_block(x, encode, codes);
-      dequantize_nvfp4_block(codes, scale, 1.0f, x);
-    }
-    auto* out = reinterpret_cast<uint4*>(p.values + row * p.k + col);
+    const auto bits = static_cast<uint8_t>(q.scale);
+    const float scale = kMx ? ue8m0_to_float(bits) : cuda::fast_e4m3_to_float(bits);
+    auto* to = reinterpret_cast<uint4*>(p.values + row * p.k + unit * kUnit);
 #pragma unroll
-    for (int piece = 0; piece < kBlock / 8; ++piece) {
-      uint32_t pairs[4];
-#pragma unroll
-      for (int e = 0; e < 4; ++e) {
-        const float* two = x + piece * 8 + e * 2;
-        pairs[e] = float_to_bf16(two[0]) | uint32_t{float_to_bf16(two[1])} << 16;
-      }
-      out[piece] = {pairs[0], pairs[1], pairs[2], pairs[3]};
+    for (int half = 0; half < 2; ++half) {
+      const uint32_t codes = half == 0 ? q.codes.x : q.codes.y;
+      to[half] = {values_of_pair(codes, 0, scale), values_of_pair(codes, 1, scale),
+                  values_of_pair(codes, 2, scale), values_of_pair(codes, 3, scale)};
     }
-  }
+  });
+  cuda::pdl_trigger();
+}
+
+// Whether the device has programmatic dependent launch.
+bool has_pdl(const Stream& stream) {
+  int major = 0;
+  NIBBLE_CUDA_CHECK(
+      cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, stream.index));
+  return major >= 9;
 }
 
 template <DType kType, bool kAligned>
 void launch_of(const Fp4ActivationParams& p, Stream stream) {
-  const auto blocks_for = [&](int64_t unit) {
-    return static_cast<unsigned>(
-        std::min((p.m * (p.k / unit) + kThreads - 1) / kThreads, kMostBlocks));
-  };
-  if (p.format == WeightFormat::kMxfp4) {
-    cuda::launch({.grid = blocks_for(kMxfp4BlockSize), .block = kThreads, .stream = stream},
-                 "fp4_activations", quantize_and_widen<WeightFormat::kMxfp4, kType, kAligned>, p);
-    return;
+  const unsigned grid = grid_for(p, kMostBlocks), parts = grid_for(p, kFp4ScratchWords);
+  const bool amax = p.format != WeightFormat::kMxfp4 && p.given_scale == 0.0f;
+  if (amax) {
+    cuda::launch({.grid = parts, .block = kThreads, .stream = stream}, "fp4_activations_amax",
+                 largest<kType, kAligned>, p, Units(p.m, p.k, parts));
   }
-  if (p.given_scale == 0.0f) {
-    cuda::launch({.grid = kAmaxBlocks, .block = kThreads, .stream = stream}, "fp4_activations_amax",
-                 largest<kType, kAligned>, p);
-  }
-  cuda::launch({.grid = blocks_for(kNvfp4BlockSize), .block = kThreads, .stream = stream},
-               "fp4_activations", quantize_and_widen<WeightFormat::kNvfp4, kType, kAligned>, p);
+  const auto kernel = p.format == WeightFormat::kMxfp4
+                          ? quantize_and_widen<WeightFormat::kMxfp4, kType, kAligned>
+                          : quantize_and_widen<WeightFormat::kNvfp4, kType, kAligned>;
+  cuda::launch({.grid = grid, .block = kThreads, .pdl = amax && has_pdl(stream), .stream = stream},
+               "fp4_activations", kernel, p, Units(p.m, p.k, grid), static_cast<int>(parts));
 }
 
 }  // namespace

@@ -22,7 +22,7 @@ struct Fp4ActivationParams {
   float given_scale;  // 0: nvfp4_decode_scale of the largest magnitude
   uint32_t* scratch;  // kFp4ScratchWords
 };
-inline constexpr int kFp4ScratchWords = 256;
+inline constexpr int kFp4ScratchWords = 512;
 
 void launch_fp4_activations(const Fp4ActivationParams& params, Stream stream);
 

@@ -130,6 +130,7 @@ void launch(const GemmArgs& args, const KernelConfig& config, Stream stream) {
   const GemmDesc& d = args.desc;
   const DecodeConfig c = from_table(config);
   const Activations a = prepare_activations(args, stream);
+  stream.pdl |= a.own_kernel;
   const Output out = output_of(args, a);
   for (int64_t first = 0; first < d.m; first += c.tokens) {
     DecodeParams p = {};

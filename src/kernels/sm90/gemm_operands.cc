@@ -116,7 +116,8 @@ Activations prepare_activations(const GemmArgs& args, Stream stream) {
   p.given_scale = std::max(0.0f, args.b->input_decode_scale);
   p.scratch = reinterpret_cast<uint32_t*>(memory + value_bytes(d) + kAlignment);
   launch_fp4_activations(p, stream);
-  return {.data = p.values, .stride = d.k, .type = Wide::kBF16, .scale = p.scale};
+  return {
+      .data = p.values, .stride = d.k, .type = Wide::kBF16, .scale = p.scale, .own_kernel = true};
 }
 
 Output output_of(const GemmArgs& args, const Activations& a) {

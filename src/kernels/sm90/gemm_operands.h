@@ -23,6 +23,8 @@ struct Activations {
   int64_t stride = 0;
   Wide type = Wide::kBF16;
   const float* scale = nullptr;  // Output::a_scale
+  // Made by a kernel that waited for all before it: a GEMM that waits for that one may start early.
+  bool own_kernel = false;
 };
 size_t activation_bytes(const GemmDesc& desc);
 Activations prepare_activations(const GemmArgs& args, Stream stream);

@@ -56,6 +56,10 @@ struct DecodeParams {
   Output out;
 };
 
+// How the wgmma GEMM writes D: staged in shared memory, to leave in pieces of 16 bytes, where it is
+// of the activations' type and aligned so.
+enum class Staged : int { kNot, kPlain, kAddC, kSiluMul };
+
 // What the first loads need stands in front here too.
 struct WgmmaParams {
   const uint8_t* weights;
@@ -71,8 +75,8 @@ struct WgmmaParams {
   float* parts;     // for its stream: a tile of sums for each block,
   uint64_t* flags;  // `launch` where they are there
   uint64_t launch;
-  bool wide_output;  // D and C can be accessed in pieces of 16 bytes,
-  bool plain;        // and D is bf16, of nothing but the products
+  bool wide_output;  // D and C can be accessed in pieces of 16 bytes
+  Staged staged;
 };
 
 }  // namespace nibble::sm90

@@ -121,6 +121,15 @@ bool is_wide(const void* data, int64_t stride, size_t element) {
   return (reinterpret_cast<uintptr_t>(data) | stride * element) % kWideBytes == 0;
 }
 
+Staged staged_of(const Output& out, Wide type, bool wide_output) {
+  const OutputType own = type == Wide::kF16 ? OutputType::kF16 : OutputType::kBF16;
+  const bool add = out.c != nullptr;
+  if (!wide_output || out.type != own || out.columns % 8 != 0 || (add && out.silu_mul)) {
+    return Staged::kNot;
+  }
+  return add ? Staged::kAddC : out.silu_mul ? Staged::kSiluMul : Staged::kPlain;
+}
+
 size_t workspace_bytes(const GemmDesc& d, const KernelConfig& config, const DeviceInfo& device) {
   return activation_bytes(d) + wgmma_workspace_bytes(from_table(config), device.num_sms);
 }
@@ -131,12 +140,14 @@ void launch(const GemmArgs& args, const KernelConfig& config, Stream stream) {
   const WgmmaConfig c = from_table(config);
   const size_t element = size_of(d.d_type);
   const Activations a = prepare_activations(args, stream);
+  stream.pdl |= a.own_kernel;
   WgmmaParams p = {};
   p.weights = args.b->codes;
   p.row_alpha = args.b->row_alpha;
   p.out = output_of(args, a);
   p.wide_output = is_wide(p.out.d, p.out.d_stride, element) &&
                   (p.out.c == nullptr || is_wide(p.out.c, p.out.c_stride, element));
+  p.staged = staged_of(p.out, a.type, p.wide_output);
   p.m = static_cast<int>(d.m);
   p.n = static_cast<int>(d.n);
   p.k = static_cast<int>(d.k);

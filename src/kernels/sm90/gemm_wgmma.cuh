@@ -72,11 +72,10 @@ __device__ __forceinline__ void wgmma_block(const CUtensorMap& activations, cons
   // write registers that products still read: sm90_sass_test), and read the next step's first
   // weights in the middle of a step (1 to 8 %; three and four 1 to 2 % slower, five 2 % faster).
   constexpr bool kFew = kMaxGroups <= 2 && kTokens >= 64 && !kMulticast;
-  constexpr WidenFirst kFirst = !kFew            ? WidenFirst::kCodes
-                                : kTokens == 128 ? WidenFirst::kScalesAndRest
-                                                 : WidenFirst::kScales;
+  constexpr bool kScalesFirst = kFew && kTokens != 128;
   // (Four with 112 tokens: else ptxas lacks registers, and waits for each product by itself.)
-  constexpr bool kEarly = (kFew && kKGroups == 1) || (kTokens == 64 && kMaxGroups == 5) ||
+  constexpr bool kEarly = (kMixed && kTokens <= 128 && kMaxGroups <= 3) ||
+                          (kFew && kKGroups == 1) || (kTokens == 64 && kMaxGroups == 5) ||
                           (kTokens == 112 && kMaxGroups == 4);
   // Of a product: beside two other warpgroups ptxas has no registers for 208 and more.
   constexpr int kProducts = kTokens == 216 ? 3 : kTokens == 208 || kTokens == 224 ? 2 : 1;
@@ -224,6 +223,16 @@ __device__ __forceinline__ void wgmma_block(const CUtensorMap& activations, cons
         if (!alpha && biased) from = p.out.bias + min(logical_row(p.out, of), p.n - 1);
         cp_async_4(factors + lane * 4, from, alpha || biased ? 4 : 0);
       }
+      const bool left_to_another = kStream && split == 1 && part.k_begin > 0;
+      if (p.staged == Staged::kAddC && !left_to_another) [[unlikely]] {
+        // Of its own, or ptxas keeps what the loop's end needs again in registers meanwhile.
+        int thread = threadIdx.x, token = tile.token, row = first_row;
+        compute_now(thread);
+        compute_now(token);
+        compute_now(row);
+        prefetch_c(p.out, thread % 128, token, min(work.tile_tokens, p.m - token),
+                   row + (thread / 128 - k_group * p.groups) * kGroupRows);
+      }
       cp_async_commit();
       float sum[kUnits * kUnit / 2] = {};
       // Outside the loop over tiles, or as a constant that ptxas folds, a descriptor would be
@@ -232,9 +241,8 @@ __device__ __forceinline__ void wgmma_block(const CUtensorMap& activations, cons
       uint4 codes[2], scales;
       const auto load_half = [&](int half) {
         const uint32_t from = lane_codes + slot * slot_weights;
-        if (kFirst != WidenFirst::kScalesAndRest) codes[half] = load_shared_16(from + half * 512);
+        codes[half] = load_shared_16(from + half * 512);
         const uint2 of_pairs = load_shared_8(from + scales_behind + half * 8);
-        if (kFirst == WidenFirst::kScalesAndRest) codes[half] = load_shared_16(from + half * 512);
         (half == 0 ? scales.x : scales.z) = of_pairs.x;
         (half == 0 ? scales.y : scales.w) = of_pairs.y;
       };
@@ -258,14 +266,11 @@ __device__ __forceinline__ void wgmma_block(const CUtensorMap& activations, cons
           for (int i = 0; i < kBatch; ++i) {
             const int of = pair + i;
             const uint4& c = codes[of / 2];
-            widen_pair<kWide, kFirst>(of % 2 ? c.z : c.x, of % 2 ? c.w : c.y, (&scales.x)[of],
-                                      a[i]);
+            widen_pair<kWide, kScalesFirst>(of % 2 ? c.z : c.x, of % 2 ? c.w : c.y, (&scales.x)[of],
+                                            a[i]);
           }
           if (kEarly && pair + kBatch == 4 && more) load_half(1);
-          if (kFew) {
-            wgmma_wait<1>();
-            if (pair == kBatch) release(before);
-          }
+          if (kFew) wgmma_wait<1>();
           wgmma_fence();
 #pragma unroll
           for (int i = 0; i < 2 * kBatch; ++i) {
@@ -279,6 +284,7 @@ __device__ __forceinline__ void wgmma_block(const CUtensorMap& activations, cons
             }
           }
           wgmma_commit();
+          if (kFew && pair == kBatch) release(before);
           if (pair + kBatch == (kEarly ? 2 : 4)) {
             next_slot_of_k_group();
             if (more) {
@@ -300,39 +306,17 @@ __device__ __forceinline__ void wgmma_block(const CUtensorMap& activations, cons
 
       const int token = tile.token, tokens = min(work.tile_tokens, p.m - token);
       if constexpr (kStream) {
-        const int threads = warps * 32;
-        const auto left_by = [&](int block) {
-          return reinterpret_cast<float4*>(p.parts) + int64_t{block} * (kTokens / 8) * threads +
-                 threadIdx.x;
-        };
-        if (split == 1 && part.k_begin > 0) {
-          float4* const out = left_by(blockIdx.x);
-          for_each<kTokens / 8>([&]<int i>() {
-            const float* s = sum + i * 4;
-            __stcg(out + i * threads, make_float4(s[0], s[1], s[2], s[3]));
-          });
-          barrier_arrive(kSumsLeft, threads + 32);
+        const StreamedTile<kTokens> streamed = {p.parts, p.flags, p.launch, warps * 32};
+        if (left_to_another) {
+          streamed.leave(blockIdx.x, sum);
+          barrier_arrive(kSumsLeft, warps * 32 + 32);
           continue;
         }
         const int tile_end = (part.tile + 1) * work.all_k;
 #pragma unroll 1
         for (int w = worker + 1; split == 1 && part.k_end < work.all_k; ++w) {
           if (work.piece_begin(w) >= tile_end) break;
-          const int block = w * kTileBlocks + rank;
-          if (threadIdx.x == 0) {
-            while (load_acquire(p.flags + block) != p.launch) {
-            }
-            p.flags[block] = 0;  // for the next replay of a graph
-          }
-          barrier_sync(kSumsThere, threads);
-          const float4* const in = left_by(block);
-          for_each<kTokens / 8>([&]<int i>() {
-            const float4 more = __ldcg(in + i * threads);
-            sum[i * 4] += more.x;
-            sum[i * 4 + 1] += more.y;
-            sum[i * 4 + 2] += more.z;
-            sum[i * 4 + 3] += more.w;
-          });
+          streamed.add(w * kTileBlocks + rank, kSumsThere, sum);
         }
       }
       wait_for_previous_kernel();  // which may have written C
@@ -341,17 +325,17 @@ __device__ __forceinline__ void wgmma_block(const CUtensorMap& activations, cons
       const Factors by = {
           {load_shared_f32(factors + g * 4) * scale, load_shared_f32(factors + g * 4 + 32) * scale},
           {load_shared_f32(factors + g * 4 + 64), load_shared_f32(factors + g * 4 + 96)}};
-      const uint32_t units = base + at.units + warp / 4 * at.group_units;
-      const bool plain = p.plain;
       const int group_barrier = 2 + warp / 4;
-      const GroupUnits<kUnit> staged(p, units, threadIdx.x % 128, token, tokens,
-                                     first_row + row_warp / 4 * kGroupRows);
-      const auto write_warp_unit = [&](int u, const float* of_unit) {
-        store_warp_unit<kUnit>(p, units + warp % 4 * kWarpUnitBytes, lane, token + u * kUnit,
-                               token + tokens, own_row, by, of_unit);
-      };
+      const int group_row = first_row + row_warp / 4 * kGroupRows;
+      const uint32_t group_units = base + at.units + warp / 4 * at.group_units;
+      const int own_part = rank * kKGroups + k_group;
+      using Units = GroupUnits<kUnit, kWide == Wide::kF16 ? OutputType::kF16 : OutputType::kBF16>;
+      const Units staged(p, group_units, threadIdx.x % 128, tokens, group_row);
+      const WarpUnits<kUnit, kUnits> unstaged = {
+          group_units + warp % 4 * kWarpUnitBytes, lane, token, token + tokens, own_row, by};
+      const auto d =
+          staged.places(p.out.d, p.out.d_stride, token);  // behind a branch it comes late
       if (kSplit && parts > 1) {
-        const int own_part = rank * kKGroups + k_group;
         const SharedTile<kTokens, kKGroups> shared_tile = {
             base + p.sums_at + row_warp * unit_sums_bytes(kTokens) + lane * 16,
             sums_barrier,
@@ -362,28 +346,43 @@ __device__ __forceinline__ void wgmma_block(const CUtensorMap& activations, cons
             p.groups * kGroupBlocks,
             p.own_units,
             units_of(token)};
-        shared_tile.add_all(sum, [&](int u, int index, const float* of_unit) {
-          if (plain) {
-            staged.put(index, by, of_unit);
-          } else {
-            write_warp_unit(u, of_unit);
+        const uint32_t matrix = staged.matrix_at(p.out.silu_mul);
+        if (p.staged == Staged::kAddC) {
+          staged.template copy<kStaged>(staged.places(p.out.c, p.out.c_stride, token), own_part,
+                                        parts);
+          barrier_sync(group_barrier, 128);
+        }
+        shared_tile.add_all(sum, [&](int index, const float* of_unit) {
+          if (p.staged == Staged::kPlain) [[likely]] {
+            staged.template put<Staged::kPlain>(index, matrix, by, of_unit);
+          } else if (p.staged == Staged::kAddC) {
+            staged.template put<Staged::kAddC>(index, matrix, by, of_unit);
+          } else if (p.staged == Staged::kSiluMul) {
+            staged.template put<Staged::kSiluMul>(index, matrix, by, of_unit);
           }
         });
-        if (plain) {
+        if (p.staged != Staged::kNot) [[likely]] {
           barrier_sync(group_barrier, 128);
-          staged.template write<kStaged>(own_part, parts);
+          staged.template write<kStaged>(d, own_part, parts);
+        } else if (parts == 2) {
+          unstaged.write(p, own_part, 2, 0, 2, sum);
+        } else {
+          unstaged.write(p, own_part, parts, own_part, parts, sum);
         }
-      } else if (plain) {
-        for_each<(kUnits + kStaged - 1) / kStaged>([&]<int batch>() {
-          constexpr int kFrom = batch * kStaged;
-          constexpr int kCount = kUnits - kFrom < kStaged ? kUnits - kFrom : kStaged;
-          barrier_sync(group_barrier, 128);  // the ones before have been read
-          for_each<kCount>([&]<int i>() { staged.put(i, by, sum + (kFrom + i) * (kUnit / 2)); });
-          barrier_sync(group_barrier, 128);
-          staged.template write<kCount>(kFrom, 1);
-        });
+      } else if (p.staged == Staged::kPlain) [[likely]] {
+        staged.template write_tile<Staged::kPlain, kUnits, kStaged>(p, d, token, group_barrier, by,
+                                                                    sum);
+      } else if (p.staged == Staged::kAddC) {
+        staged.template write_tile<Staged::kAddC, kUnits, kStaged>(p, d, token, group_barrier, by,
+                                                                   sum);
+      } else if (p.staged == Staged::kSiluMul) {
+        staged.template write_tile<Staged::kSiluMul, kUnits, kStaged>(p, d, token, group_barrier,
+                                                                      by, sum);
+      } else if constexpr (kFew && kEarly) {
+        // (With the loop here too, ptxas waits for each product of two warpgroups by itself.)
+        for_each<kUnits>([&]<int u>() { unstaged.write_one(p, u, sum + u * (kUnit / 2)); });
       } else {
-        for_each<kUnits>([&]<int u>() { write_warp_unit(u, sum + u * (kUnit / 2)); });
+        unstaged.write(p, 0, 1, 0, 1, sum);
       }
     }
   }

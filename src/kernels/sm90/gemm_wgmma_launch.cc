@@ -69,8 +69,6 @@ Part part_of(const WgmmaParams& params, const uint16_t* a, int64_t a_row_bytes,
   p.stages = wgmma_stages(c);
   p.work = WgmmaWork(cut, static_cast<int>(k_blocks(p.k)), stream_tiles, c.split, workers);
   p.own_units = own_units(c.tokens, c.split * c.k_groups);
-  p.plain = p.wide_output && p.out.c == nullptr && p.out.bias == nullptr && !p.out.silu_mul &&
-            p.out.type == OutputType::kBF16 && p.n % 8 == 0;
   const WgmmaShared at = shared_memory(c, p.stages);
   p.slot_weights = at.slot_weights;
   p.sums_at = at.sums;

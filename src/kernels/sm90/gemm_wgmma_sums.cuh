@@ -95,12 +95,13 @@ struct SharedTile {
     wait_for_sums();
     cuda::for_each<kUnits / 2>([&]<int i>() { add(!second, i, sum + 2 * i * kSums); });
     if (own_last) add(1, kUnits / 2, last);
-    cuda::for_each<kUnits / 2>([&]<int i>() { done(2 * i + second, i, sum + 2 * i * kSums); });
-    if (own_last) done(kUnits - 1, kUnits / 2, last);
+    cuda::for_each<kUnits / 2>([&]<int i>() { done(i, sum + 2 * i * kSums); });
+    if (own_last) done(kUnits / 2, last);
   }
 
-  // done(unit, index, its sums) for each unit that is the part's; of two parts, also for those
-  // behind the last token.
+  // done(index, its sums) for each unit that is the part's; of two parts, also for those behind the
+  // last token. Unit part + index * parts: its sums stay in the place of unit index * 2 where there
+  // are two parts, else in its own.
   template <class Done>
   __device__ __forceinline__ void add_all(float* sum, Done done) const {
     if (parts == 2) return add_two(sum, done);
@@ -124,8 +125,47 @@ struct SharedTile {
       for (int from = 0; from < parts; ++from) {
         if (from != part) add(from, index, sum + u * kSums);
       }
-      done(u, index, sum + u * kSums);
+      done(index, sum + u * kSums);
     }
+  }
+};
+
+// The same of a tile whose k is cut between blocks without a cluster: a thread's sums for the same
+// thread of the block that adds them up.
+template <int kTokens>
+struct StreamedTile {
+  float* parts;  // of all blocks
+  uint64_t* flags;
+  uint64_t launch;
+  int threads;
+
+  __device__ __forceinline__ float4* left_by(int block) const {
+    return reinterpret_cast<float4*>(parts) + int64_t{block} * (kTokens / 8) * threads +
+           threadIdx.x;
+  }
+  __device__ __forceinline__ void leave(int block, const float* sum) const {
+    float4* const out = left_by(block);
+    cuda::for_each<kTokens / 8>([&]<int i>() {
+      const float* s = sum + i * 4;
+      __stcg(out + i * threads, make_float4(s[0], s[1], s[2], s[3]));
+    });
+  }
+  // Waits for the block's flag, which is cleared for the next replay of a graph.
+  __device__ __forceinline__ void add(int block, int barrier, float* sum) const {
+    if (threadIdx.x == 0) {
+      while (cuda::load_acquire(flags + block) != launch) {
+      }
+      flags[block] = 0;
+    }
+    cuda::barrier_sync(barrier, threads);
+    const float4* const in = left_by(block);
+    cuda::for_each<kTokens / 8>([&]<int i>() {
+      const float4 more = __ldcg(in + i * threads);
+      sum[i * 4] += more.x;
+      sum[i * 4 + 1] += more.y;
+      sum[i * 4 + 2] += more.z;
+      sum[i * 4 + 3] += more.w;
+    });
   }
 };
 

@@ -56,18 +56,16 @@ NIBBLE_HD constexpr uint32_t take_code(uint32_t word) {
 }
 
 // out[0..4): the first word's A registers (row g, row g + 8, row g at k + 8, row g + 8 at k + 8);
-// out[4..8): the second word's. kRestFirst is the order alone.
-template <Wide kWide, bool kRestFirst = false>
+// out[4..8): the second word's.
+template <Wide kWide>
 NIBBLE_HD inline void widen_codes(uint32_t first, uint32_t second, uint32_t* out) {
   const auto three = [](uint32_t word, uint32_t* to) {
     to[0] = take_code<kWide>(word);
     to[1] = take_code<kWide>(word << kRotation1);
     to[2] = take_code<kWide>(rotate_left(word, kRotation2));
   };
-  if (!kRestFirst) {
-    three(first, out);
-    three(second, out + 4);
-  }
+  three(first, out);
+  three(second, out + 4);
   uint32_t rest;
 #ifdef __CUDA_ARCH__
   // The compiler would make two instructions of a merge by a constant mask. 0xE4: c ? a : b.
@@ -78,9 +76,7 @@ NIBBLE_HD inline void widen_codes(uint32_t first, uint32_t second, uint32_t* out
   rest = (first & kRestOfFirst) | (second << kRestShift & ~kRestOfFirst);
 #endif
   out[3] = take_code<kWide>(rest << kRestRotation0);
-  if (kRestFirst) three(first, out);
   out[7] = take_code<kWide>(rotate_left(rest, kRestRotation1));
-  if (kRestFirst) three(second, out + 4);
 }
 
 // The scales of rows g (low half) and g + 8 (high half) in step 2i or 2i + 1.
