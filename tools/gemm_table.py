@@ -1,11 +1,12 @@
 #!/usr/bin/env python3
-"""Sums up a run of bench_sm90_gemm.
+"""Sums up a run of bench_sm90_gemm or of bench_sm90_kinds.
 
     gemm_table.py RUN.json --command COMMAND --driver VERSION --cpu NAME --commit COMMIT \
         --date YYYY-MM-DD > bench/results/h200_gemm.json
 
 RUN.json is what --json wrote: for each layer and m the streaming read of the same bytes, cuBLAS, the
-chosen configuration without and with programmatic dependent launch, and all that were timed."""
+chosen configuration without and with programmatic dependent launch, and all that were timed; or the
+time of each kind of operands."""
 
 from __future__ import annotations
 
@@ -36,6 +37,20 @@ def row(m: int, cells: list[dict]) -> dict:
     return {"m": m} | {name: float(f"{value:.3g}") for name, value in figures.items()}
 
 
+KINDS_NOTE = ("Each kind's time over bf16's in the same turns, geometric means over six layers; in "
+              "the cells us. cuBLAS / fp16: cuBLAS fp16's time over ours.")
+
+
+def kinds_row(m: int, cells: list[dict]) -> dict:
+    kinds = [kind for kind in cells[0]["us"] if kind != "bf16" and "cublas" not in kind]
+    figures = {kind: geomean([c["us"][kind] / c["us"]["bf16"] for c in cells]) for kind in kinds}
+    staged = ("bias", "C", "SiLU-mul")
+    figures["worst of bias, C, SiLU-mul"] = max(
+        c["us"][kind] / c["us"]["bf16"] for c in cells for kind in staged)
+    figures["cuBLAS / fp16"] = geomean([c["us"]["cublas fp16"] / c["us"]["fp16"] for c in cells])
+    return {"m": m} | {name: float(f"{value:.3g}") for name, value in figures.items()}
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("run")
@@ -45,15 +60,18 @@ def main() -> None:
     with open(args.run) as f:
         run = json.load(f)
     cells = run["cells"]
-    for cell in cells:
+    kinds = isinstance(cells[0]["us"], dict)
+    for cell in cells if not kinds else []:
         wrong = [name for name, _, _, right in cell["timed"] if not right]
         if wrong:
             sys.exit(f"{args.run}: wrong results of {wrong[0]}")
         cell["timed"] = {name: round(us, 3) for name, us, _, _ in cell["timed"]}
-    rows = [row(m, [c for c in cells if c["m"] == m]) for m in sorted({c["m"] for c in cells})]
+    summed = kinds_row if kinds else row
+    rows = [summed(m, [c for c in cells if c["m"] == m]) for m in sorted({c["m"] for c in cells})]
     json.dump({"device": run["device"], "cpu": args.cpu, "driver": args.driver,
-               "commit": args.commit, "command": args.command, "date": args.date, "note": NOTE,
-               "null_us": run["null_us"], "rows": rows, "cells": cells}, sys.stdout, indent=1)
+               "commit": args.commit, "command": args.command, "date": args.date,
+               "note": KINDS_NOTE if kinds else NOTE, "null_us": run.get("null_us"), "rows": rows,
+               "cells": cells}, sys.stdout, indent=1)
     print()
 
 

@@ -325,7 +325,7 @@ __device__ __forceinline__ void wgmma_block(const CUtensorMap& activations, cons
       const Factors by = {
           {load_shared_f32(factors + g * 4) * scale, load_shared_f32(factors + g * 4 + 32) * scale},
           {load_shared_f32(factors + g * 4 + 64), load_shared_f32(factors + g * 4 + 96)}};
-      const int group_barrier = 2 + warp / 4;
+      const int barrier = 2 + warp / 4;
       const int group_row = first_row + row_warp / 4 * kGroupRows;
       const uint32_t group_units = base + at.units + warp / 4 * at.group_units;
       const int own_part = rank * kKGroups + k_group;
@@ -335,6 +335,11 @@ __device__ __forceinline__ void wgmma_block(const CUtensorMap& activations, cons
           group_units + warp % 4 * kWarpUnitBytes, lane, token, token + tokens, own_row, by};
       const auto d =
           staged.places(p.out.d, p.out.d_stride, token);  // behind a branch it comes late
+      const auto is = [&](Staged as) {
+        auto own = static_cast<int>(p.staged);
+        if (kSplit && kKGroups == 1 && !kFew) compute_now(own);  // no switch: nvcc's table is cold
+        return own == static_cast<int>(as);
+      };
       if (kSplit && parts > 1) {
         const SharedTile<kTokens, kKGroups> shared_tile = {
             base + p.sums_at + row_warp * unit_sums_bytes(kTokens) + lane * 16,
@@ -348,9 +353,9 @@ __device__ __forceinline__ void wgmma_block(const CUtensorMap& activations, cons
             units_of(token)};
         const uint32_t matrix = staged.matrix_at(p.out.silu_mul);
         if (p.staged == Staged::kAddC) {
-          staged.template copy<kStaged>(staged.places(p.out.c, p.out.c_stride, token), own_part,
-                                        parts);
-          barrier_sync(group_barrier, 128);
+          const auto c = staged.places(p.out.c, p.out.c_stride, token);
+          staged.template copy<kStaged>(c, own_part, parts);
+          barrier_sync(barrier, 128);
         }
         shared_tile.add_all(sum, [&](int index, const float* of_unit) {
           if (p.staged == Staged::kPlain) [[likely]] {
@@ -362,22 +367,20 @@ __device__ __forceinline__ void wgmma_block(const CUtensorMap& activations, cons
           }
         });
         if (p.staged != Staged::kNot) [[likely]] {
-          barrier_sync(group_barrier, 128);
+          barrier_sync(barrier, 128);
           staged.template write<kStaged>(d, own_part, parts);
         } else if (parts == 2) {
           unstaged.write(p, own_part, 2, 0, 2, sum);
         } else {
           unstaged.write(p, own_part, parts, own_part, parts, sum);
         }
-      } else if (p.staged == Staged::kPlain) [[likely]] {
-        staged.template write_tile<Staged::kPlain, kUnits, kStaged>(p, d, token, group_barrier, by,
-                                                                    sum);
-      } else if (p.staged == Staged::kAddC) {
-        staged.template write_tile<Staged::kAddC, kUnits, kStaged>(p, d, token, group_barrier, by,
-                                                                   sum);
-      } else if (p.staged == Staged::kSiluMul) {
-        staged.template write_tile<Staged::kSiluMul, kUnits, kStaged>(p, d, token, group_barrier,
-                                                                      by, sum);
+      } else if (is(Staged::kPlain)) [[likely]] {
+        staged.template write_tile<Staged::kPlain, kUnits, kStaged>(p, d, token, barrier, by, sum);
+      } else if (is(Staged::kAddC)) {
+        staged.template write_tile<Staged::kAddC, kUnits, kStaged>(p, d, token, barrier, by, sum);
+      } else if (is(Staged::kSiluMul)) {
+        staged.template write_tile<Staged::kSiluMul, kUnits, kStaged>(p, d, token, barrier, by,
+                                                                      sum);
       } else if constexpr (kFew && kEarly) {
         // (With the loop here too, ptxas waits for each product of two warpgroups by itself.)
         for_each<kUnits>([&]<int u>() { unstaged.write_one(p, u, sum + u * (kUnit / 2)); });
