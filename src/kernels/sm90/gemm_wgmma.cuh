@@ -325,8 +325,7 @@ __device__ __forceinline__ void wgmma_block(const CUtensorMap& activations, cons
       const Factors by = {
           {load_shared_f32(factors + g * 4) * scale, load_shared_f32(factors + g * 4 + 32) * scale},
           {load_shared_f32(factors + g * 4 + 64), load_shared_f32(factors + g * 4 + 96)}};
-      const int barrier = 2 + warp / 4;
-      const int group_row = first_row + row_warp / 4 * kGroupRows;
+      const int barrier = 2 + warp / 4, group_row = first_row + row_warp / 4 * kGroupRows;
       const uint32_t group_units = base + at.units + warp / 4 * at.group_units;
       const int own_part = rank * kKGroups + k_group;
       using Units = GroupUnits<kUnit, kWide == Wide::kF16 ? OutputType::kF16 : OutputType::kBF16>;
