@@ -158,7 +158,7 @@ constexpr std::pair<int, int> kCheckShapes[] = {{16, 16},    {128, 256},  {37, 2
                                                 {49, 4112},  {4136, 400}, {520, 320}};
 
 void run(const Options& options, const DeviceInfo& info) {
-  FILE* json = options.json.empty() ? nullptr : std::fopen(options.json.c_str(), "w");
+  FILE* json = open_json(options.json);
   cublasHandle_t cublas;
   CUDA_OK(cublasCreate(&cublas));
   CUDA_OK(cublasSetStream(cublas, stream()));

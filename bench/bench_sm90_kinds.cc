@@ -127,7 +127,7 @@ std::function<void(int)> launch_of(const Kind& kind, const Layer& layer, int m, 
 
 void run(const Options& options) {
   const DeviceInfo info = device_info();
-  FILE* json = options.json.empty() ? nullptr : std::fopen(options.json.c_str(), "w");
+  FILE* json = open_json(options.json);
   cublasHandle_t cublas;
   CUDA_OK(cublasCreate(&cublas));
   CUDA_OK(cublasSetStream(cublas, stream()));

@@ -89,6 +89,17 @@ inline int launches_of(int m, int n, int k) {
   return std::clamp(static_cast<int>(kGraphUs / std::max(us, 1.0)), 4, kLaunches);
 }
 
+// Where --json writes; null without it.
+inline FILE* open_json(const std::string& path) {
+  if (path.empty()) return nullptr;
+  FILE* const file = std::fopen(path.c_str(), "w");
+  if (file == nullptr) {
+    std::fprintf(stderr, "%s: cannot be written\n", path.c_str());
+    std::exit(1);
+  }
+  return file;
+}
+
 template <class T>
 struct Memory {
   T* p = nullptr;

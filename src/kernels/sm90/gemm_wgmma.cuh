@@ -332,8 +332,7 @@ __device__ __forceinline__ void wgmma_block(const CUtensorMap& activations, cons
       const Units staged(p, group_units, threadIdx.x % 128, tokens, group_row);
       const WarpUnits<kUnit, kUnits> unstaged = {
           group_units + warp % 4 * kWarpUnitBytes, lane, token, token + tokens, own_row, by};
-      const auto d =
-          staged.places(p.out.d, p.out.d_stride, token);  // behind a branch it comes late
+      const auto d = staged.places(p.out.d, p.out.d_stride, token);  // in a branch it comes late
       const auto is = [&](Staged as) {
         auto own = static_cast<int>(p.staged);
         if (kSplit && kKGroups == 1 && !kFew) compute_now(own);  // no switch: nvcc's table is cold
