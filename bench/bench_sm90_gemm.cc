@@ -9,8 +9,6 @@
 // configuration hold every text of a list, such as wgmma,tile_m=32. Each configuration's output is
 // compared with an fp64 sum over every token and a sample of rows. --check does so for every
 // candidate, every type of output, with and without C and programmatic dependent launch.
-#include <cublas_v2.h>
-
 #include <algorithm>
 #include <cmath>
 #include <cstdio>
@@ -158,35 +156,17 @@ constexpr std::pair<int, int> kCheckShapes[] = {{16, 16},    {128, 256},  {37, 2
                                                 {49, 4112},  {4136, 400}, {520, 320}};
 
 void run(const Options& options, const DeviceInfo& info) {
-  FILE* json = open_json(options.json);
-  cublasHandle_t cublas;
-  CUDA_OK(cublasCreate(&cublas));
-  CUDA_OK(cublasSetStream(cublas, stream()));
-  Memory<uint8_t> workspace(size_t{64} << 20);
-  CUDA_OK(cublasSetWorkspace(cublas, workspace.p, size_t{64} << 20));
+  FILE* json = open_json(options.json, info.name, options.note);
   const double null_us = median_us(kLaunches, [&](int) { launch_nothing(stream()); });
   std::printf("%s, null kernel %.2f us\n", info.name.c_str(), null_us);
-  if (json) {
-    int driver = 0;
-    CUDA_OK(cudaDriverGetVersion(&driver));
-    std::fprintf(json,
-                 "{\"device\": \"%s\", \"cuda_driver\": %d, \"note\": \"%s\", \"null_us\": "
-                 "%.3f,\n\"cells\": [",
-                 info.name.c_str(), driver, options.note.c_str(), null_us);
-  }
+  if (json) std::fprintf(json, ", \"null_us\": %.3f,\n\"cells\": [", null_us);
   const char* separator = "\n";
   std::vector<double> ratios(options.m.size(), 0.0), best_ratios(options.m.size(), 0.0);
   for (const auto& shape : options.shapes) {
     const int n = shape.first, k = shape.second;
     const Layer layer(n, k, true);
-    const size_t wide = size_t(n) * k;
-    const int wide_copies = static_cast<int>(kRotateBytes / (wide * 2)) + 2;
-    Memory<uint16_t> widened(wide * wide_copies);
-    for (int i = 0; i < wide_copies; ++i) {
-      launch_widen(layer.codes.p, layer.scales.p, widened.p + i * wide, wide, false);
-    }
+    const CublasLayer by_cublas(layer, false);
     Memory<uint8_t> sink(16);
-    CUDA_OK(cudaDeviceSynchronize());
     double floor = 1e9;
     for (int grid : {528, 1056}) {
       floor = std::min(floor, median_us(kLaunches, [&](int i) {
@@ -199,7 +179,6 @@ void run(const Options& options, const DeviceInfo& info) {
       const int m = options.m[mi];
       const Problem p(layer, m);
       const int launches = launches_of(m, n, k);
-      const float one = 1.0f, zero = 0.0f;
       const std::vector<Candidate> all = candidates_of(p, options.impl, info);
       if (all.empty()) continue;
       const Candidate& chosen = all[0];
@@ -221,12 +200,7 @@ void run(const Options& options, const DeviceInfo& info) {
         return [&p, &layer, c, pdl](int i) { run_once(*c.impl, p, layer.copy(i), c.config, pdl); };
       };
       std::vector<std::function<void(int)>> contenders;
-      contenders.emplace_back([&](int i) {
-        CUDA_OK(cublasGemmEx(cublas, CUBLAS_OP_T, CUBLAS_OP_N, n, m, k, &one,
-                             widened.p + size_t(i % wide_copies) * wide, CUDA_R_16BF, k, p.a.p,
-                             CUDA_R_16BF, k, &zero, p.d.p, CUDA_R_16BF, n, CUBLAS_COMPUTE_32F,
-                             CUBLAS_GEMM_DEFAULT));
-      });
+      contenders.emplace_back([&](int i) { by_cublas.multiply(i, p.a.p, m, p.d.p); });
       contenders.emplace_back(launch_of(chosen, true));
       for (const Candidate& c : timed) contenders.emplace_back(launch_of(c, false));
       const std::vector<double> times = medians_us(launches, contenders);
@@ -284,10 +258,7 @@ void run(const Options& options, const DeviceInfo& info) {
     std::printf("m=%d: geometric mean of time / floor %.3f (best candidates %.3f)\n", options.m[mi],
                 std::exp(ratios[mi]), std::exp(best_ratios[mi]));
   }
-  if (json) {
-    std::fprintf(json, "\n]}\n");
-    std::fclose(json);
-  }
+  close_json(json);
 }
 
 }  // namespace

@@ -3,7 +3,6 @@
 // Each kind's chosen kernel, cuBLAS bf16 and cuBLAS fp16 take turns: CUDA graphs, weights rotated
 // past L2, medians, the card rested before each (sm90_gemm_problem.h). The first kind comes twice,
 // the second time as the null test.
-#include <cublas_v2.h>
 #include <fmt/format.h>
 
 #include <algorithm>
@@ -127,45 +126,18 @@ std::function<void(int)> launch_of(const Kind& kind, const Layer& layer, int m, 
 
 void run(const Options& options) {
   const DeviceInfo info = device_info();
-  FILE* json = open_json(options.json);
-  cublasHandle_t cublas;
-  CUDA_OK(cublasCreate(&cublas));
-  CUDA_OK(cublasSetStream(cublas, stream()));
-  const Memory<uint8_t> workspace(size_t{64} << 20);
-  CUDA_OK(cublasSetWorkspace(cublas, workspace.p, size_t{64} << 20));
-  if (json) {
-    int driver = 0;
-    CUDA_OK(cudaDriverGetVersion(&driver));
-    std::fprintf(json, "{\"device\": \"%s\", \"cuda_driver\": %d, \"note\": \"%s\",\n\"cells\": [",
-                 info.name.c_str(), driver, options.note.c_str());
-  }
+  FILE* json = open_json(options.json, info.name, options.note);
+  if (json) std::fprintf(json, ",\n\"cells\": [");
   const char* separator = "\n";
   for (const auto& [n, k] : options.shapes) {
     const Layer layer(n, k, true);
-    const size_t wide = size_t(n) * k;
-    const int wide_copies = static_cast<int>(kRotateBytes / (wide * 2)) + 2;
-    const Memory<uint16_t> widened(wide * wide_copies), widened_half(wide * wide_copies);
-    for (int i = 0; i < wide_copies; ++i) {
-      launch_widen(layer.codes.p, layer.scales.p, widened.p + i * wide, wide, false);
-      launch_widen(layer.codes.p, layer.scales.p, widened_half.p + i * wide, wide, true);
-    }
-    CUDA_OK(cudaDeviceSynchronize());
+    const CublasLayer bf16(layer, false), fp16(layer, true);
     for (const int m : options.m) {
       const Operands of(m, n, k);
-      const float one = 1.0f, zero = 0.0f;
-      const auto cublas_of = [&, n = n, k = k](bool half) {
-        return [&, n, k, half](int i) {
-          const cudaDataType_t type = half ? CUDA_R_16F : CUDA_R_16BF;
-          CUDA_OK(cublasGemmEx(cublas, CUBLAS_OP_T, CUBLAS_OP_N, n, m, k, &one,
-                               (half ? widened_half : widened).p + size_t(i % wide_copies) * wide,
-                               type, k, (half ? of.fp16 : of.bf16).p, type, k, &zero, of.d.p, type,
-                               n, CUBLAS_COMPUTE_32F, CUBLAS_GEMM_DEFAULT));
-        };
-      };
       std::vector<std::function<void(int)>> contenders;
       for (const Kind& kind : kKinds) contenders.push_back(launch_of(kind, layer, m, of, info));
-      contenders.emplace_back(cublas_of(false));
-      contenders.emplace_back(cublas_of(true));
+      contenders.emplace_back([&](int i) { bf16.multiply(i, of.bf16.p, m, of.d.p); });
+      contenders.emplace_back([&](int i) { fp16.multiply(i, of.fp16.p, m, of.d.p); });
       const std::vector<double> us = medians_us(launches_of(m, n, k), contenders);
       std::string list;
       std::printf("%dx%d m=%-4d %.2f us", n, k, m, us[0]);
@@ -184,10 +156,7 @@ void run(const Options& options) {
       separator = ",\n";
     }
   }
-  if (json) {
-    std::fprintf(json, "\n]}\n");
-    std::fclose(json);
-  }
+  close_json(json);
 }
 
 }  // namespace

@@ -1,6 +1,7 @@
-// Layers, problems and times of bench_sm90_gemm.
+// Layers, problems and times of bench_sm90_gemm and bench_sm90_kinds.
 #pragma once
 
+#include <cublas_v2.h>
 #include <cuda_runtime.h>
 
 #include <algorithm>
@@ -89,15 +90,26 @@ inline int launches_of(int m, int n, int k) {
   return std::clamp(static_cast<int>(kGraphUs / std::max(us, 1.0)), 4, kLaunches);
 }
 
-// Where --json writes; null without it.
-inline FILE* open_json(const std::string& path) {
+// Where --json writes, "{" and what every run says; null without it.
+inline FILE* open_json(const std::string& path, const std::string& device,
+                       const std::string& note) {
   if (path.empty()) return nullptr;
   FILE* const file = std::fopen(path.c_str(), "w");
   if (file == nullptr) {
     std::fprintf(stderr, "%s: cannot be written\n", path.c_str());
     std::exit(1);
   }
+  int driver = 0;
+  CUDA_OK(cudaDriverGetVersion(&driver));
+  std::fprintf(file, "{\"device\": \"%s\", \"cuda_driver\": %d, \"note\": \"%s\"", device.c_str(),
+               driver, note.c_str());
   return file;
+}
+// Behind the last cell.
+inline void close_json(FILE* file) {
+  if (file == nullptr) return;
+  std::fprintf(file, "\n]}\n");
+  std::fclose(file);
 }
 
 template <class T>
@@ -266,6 +278,51 @@ struct Layer {
     }
   }
   const uint8_t* copy(int i) const { return packed.p + size_t(i % copies) * bytes; }
+};
+
+// A layer by cuBLAS: its weights without alpha in bf16 or fp16, as many copies as rotate.
+class CublasLayer {
+ public:
+  CublasLayer(const Layer& layer, bool fp16)
+      : cublas_(handle()),  // here: no memory can be had while a graph is captured
+        layer_(layer),
+        type_(fp16 ? CUDA_R_16F : CUDA_R_16BF),
+        size_(size_t(layer.n) * layer.k),
+        copies_(static_cast<int>(kRotateBytes / (size_ * 2)) + 2),
+        weights_(size_ * copies_) {
+    for (int i = 0; i < copies_; ++i) {
+      launch_widen(layer.codes.p, layer.scales.p, weights_.p + i * size_, size_, fp16);
+    }
+    CUDA_OK(cudaDeviceSynchronize());
+  }
+  // d[m, n] of a[m, k], both of the layer's type, with copy i.
+  void multiply(int i, const uint16_t* a, int m, void* d) const {
+    const float one = 1.0f, zero = 0.0f;
+    CUDA_OK(cublasGemmEx(cublas_, CUBLAS_OP_T, CUBLAS_OP_N, layer_.n, m, layer_.k, &one,
+                         weights_.p + size_t(i % copies_) * size_, type_, layer_.k, a, type_,
+                         layer_.k, &zero, d, type_, layer_.n, CUBLAS_COMPUTE_32F,
+                         CUBLAS_GEMM_DEFAULT));
+  }
+
+ private:
+  static cublasHandle_t handle() {
+    static const Memory<uint8_t> workspace(size_t{64} << 20);
+    static cublasHandle_t made = [] {
+      cublasHandle_t cublas;
+      CUDA_OK(cublasCreate(&cublas));
+      CUDA_OK(cublasSetStream(cublas, stream()));
+      CUDA_OK(cublasSetWorkspace(cublas, workspace.p, size_t{64} << 20));
+      return cublas;
+    }();
+    return made;
+  }
+
+  cublasHandle_t cublas_;
+  const Layer& layer_;
+  cudaDataType_t type_;
+  size_t size_;
+  int copies_;
+  Memory<uint16_t> weights_;
 };
 
 // bf16 activations, the output, C and the sampled rows' sums for one m.
