@@ -48,8 +48,7 @@ __device__ __forceinline__ void wgmma_block(const CUtensorMap& activations, cons
   constexpr int kSlots = max_stages(kTokens);
   const uint32_t base = shared_address(shared);
   const uint32_t full = base, empty = full + kSlots * 8;
-  const uint32_t sums_barrier = empty + kSlots * 8;
-  const uint32_t spare_barrier = sums_barrier + kKGroups * 8;
+  const uint32_t sums_barrier = empty + kSlots * 8, spare_barrier = sums_barrier + kKGroups * 8;
   // No parameter to wait for: a line of them that the constant cache lacks takes 110 clocks, and
   // the barriers' addresses would have needed three.
   const int warp = uniform(threadIdx.x / 32), lane = threadIdx.x % 32;
@@ -164,7 +163,6 @@ __device__ __forceinline__ void wgmma_block(const CUtensorMap& activations, cons
     if (split > 1) cluster_wait();
     more_registers<multiply_registers(kMaxGroups)>();
     Parts part(work, worker);
-    uint32_t slot = 0, parity = 0;
     const int g = lane / 4;
     const uint32_t factors = base + at.factors + warp * kFactorBytes;
     // Read anew in each step, they held up its last products: 3 % of 64 tokens.
@@ -172,7 +170,7 @@ __device__ __forceinline__ void wgmma_block(const CUtensorMap& activations, cons
     // The warp's rows; and which steps of k are its.
     const int k_group = kKGroups > 1 && warp >= p.groups * kGroupBlocks;
     const int row_warp = warp - k_group * p.groups * kGroupBlocks;
-    slot = k_group;
+    uint32_t slot = k_group, parity = 0;
     const auto next_slot_of_k_group = [&] {
       if constexpr (kKGroups == 1) return next_slot(slot, parity, stages);
       slot += kKGroups;
@@ -239,9 +237,12 @@ __device__ __forceinline__ void wgmma_block(const CUtensorMap& activations, cons
       // copied whole for each product.
       const uint32_t high = uniform(kOperandHigh);
       uint4 codes[2], scales;
+      // In three loads, or by halves: four at once share a scoreboard (7 % of 40 tokens).
       const auto load_half = [&](int half) {
         const uint32_t from = lane_codes + slot * slot_weights;
         codes[half] = load_shared_16(from + half * 512);
+        if (!kEarly && half == 1) scales = load_shared_16(from + scales_behind);
+        if (!kEarly) return;
         const uint2 of_pairs = load_shared_8(from + scales_behind + half * 8);
         (half == 0 ? scales.x : scales.z) = of_pairs.x;
         (half == 0 ? scales.y : scales.w) = of_pairs.y;
@@ -271,6 +272,7 @@ __device__ __forceinline__ void wgmma_block(const CUtensorMap& activations, cons
           }
           if (kEarly && pair + kBatch == 4 && more) load_half(1);
           if (kFew) wgmma_wait<1>();
+          if (kFew && pair == kBatch) release(before);
           wgmma_fence();
 #pragma unroll
           for (int i = 0; i < 2 * kBatch; ++i) {
@@ -284,7 +286,6 @@ __device__ __forceinline__ void wgmma_block(const CUtensorMap& activations, cons
             }
           }
           wgmma_commit();
-          if (kFew && pair == kBatch) release(before);
           if (pair + kBatch == (kEarly ? 2 : 4)) {
             next_slot_of_k_group();
             if (more) {
