@@ -114,6 +114,8 @@ struct GemmOperands {
 class GemmPlan {
  public:
   GemmPlan() = default;
+  // On a GPU, kernels that the device's stream has not launched yet are put on it once, with zeros,
+  // and waited for: the first call is as fast as the next.
   GemmPlan(LinearWeight weight, const Device& device, const GemmOptions& options);
   // a: m rows of k elements, a_stride apart; d: m rows of n (n / 2), d_stride apart. Strides in
   // elements.

@@ -57,6 +57,10 @@ void* end_capture(void* stream);
 void delete_graph(int device, void* graph) noexcept;
 void launch_graph(void* graph, void* stream);
 
+// Graphs that launches of single kernels have made so far, in the whole process. Whoever prepared
+// launches sees by it whether one was new.
+int64_t kernel_graphs();
+
 void synchronize(void* stream);                           // throws what a kernel in it did wrong
 double milliseconds(void* begin_event, void* end_event);  // waits for the second
 

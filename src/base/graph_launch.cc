@@ -1,10 +1,12 @@
 #include "base/graph_launch.h"
 
+#include <atomic>
 #include <memory>
 #include <mutex>
 #include <unordered_map>
 #include <utility>
 
+#include "base/cuda.h"
 #include "base/cuda_check.h"
 #include "base/env.h"
 
@@ -118,17 +120,21 @@ class KernelGraphs {
       if (const auto found = all_.find(key); found != all_.end()) return found->second;
     }
     auto made = std::make_shared<KernelGraph>(config, kernel, params);
+    ++made_;
     Graphs old;  // of streams that came and went, destroyed behind the lock
     const std::lock_guard lock(mutex_);
     if (all_.size() >= kMost) old.swap(all_);
     return all_.try_emplace(key, std::move(made)).first->second;
   }
 
+  int64_t made() const { return made_; }
+
  private:
   static constexpr size_t kMost = 512;  // 0.1 MB of a device each
   using Graphs = std::unordered_map<Key, std::shared_ptr<KernelGraph>, KeyHash>;
   std::mutex mutex_;
   Graphs all_;
+  std::atomic<int64_t> made_ = 0;
 };
 
 // Never destroyed: when statics are, CUDA may be gone.
@@ -143,6 +149,8 @@ bool is_plain(const LaunchConfig& config) {
 }
 
 }  // namespace
+
+int64_t kernel_graphs() { return graphs().made(); }
 
 void prepare_graph(const LaunchConfig& config, const void* kernel, void** params) {
   if (!is_plain(config)) graphs().get(config, kernel, params);

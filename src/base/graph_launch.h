@@ -8,7 +8,8 @@
 
 namespace nibble::cuda {
 
-// Makes the graph of a kernel for the config's stream, so that its first launch need not.
+// Makes the graph of a kernel for the config's stream, so that its first launch need not. (That one
+// still takes longer than others: kernel_graphs() of base/cuda.h.)
 void prepare_graph(const LaunchConfig& config, const void* kernel, void** params);
 
 // False, with nothing launched, where only cudaLaunchKernelExC will do: for programmatic dependent
