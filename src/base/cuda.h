@@ -57,8 +57,8 @@ void* end_capture(void* stream);
 void delete_graph(int device, void* graph) noexcept;
 void launch_graph(void* graph, void* stream);
 
-// Graphs that launches of single kernels have made so far, in the whole process. Whoever prepared
-// launches sees by it whether one was new.
+// How many graphs were made so far, in the whole process, to launch single kernels as
+// (graph_launch.h): whoever prepares a launch sees by it whether its graph is new.
 int64_t kernel_graphs();
 
 void synchronize(void* stream);                           // throws what a kernel in it did wrong

@@ -11,6 +11,7 @@
 #include <utility>
 #include <vector>
 
+#include "base/cuda.h"
 #include "base/cuda_check.h"
 #include "nibble/error.h"
 
@@ -152,11 +153,14 @@ TEST_F(GraphLaunch, TheParametersAreEachCallsOwn) {
 }
 
 TEST_F(GraphLaunch, APreparedGraphIsTheOneThatIsLaunched) {
+  const int64_t before = kernel_graphs();
   prepare_graph(config(0), &kernels[2], nullptr);
   EXPECT_EQ(made(), 1);
+  EXPECT_EQ(kernel_graphs(), before + 1);
   EXPECT_TRUE(runtime.launches.empty());
   EXPECT_TRUE(launch(config(0), 2));
   EXPECT_EQ(made(), 1);
+  EXPECT_EQ(kernel_graphs(), before + 1);
 }
 
 TEST_F(GraphLaunch, AStreamOfTheSameHandleIsAnother) {
@@ -167,6 +171,7 @@ TEST_F(GraphLaunch, AStreamOfTheSameHandleIsAnother) {
 }
 
 TEST_F(GraphLaunch, LeavesDependentLaunchesAndCapturesAlone) {
+  const int64_t before = kernel_graphs();
   LaunchConfig pdl = config(0);
   pdl.pdl = true;
   EXPECT_FALSE(launch(pdl));
@@ -174,6 +179,7 @@ TEST_F(GraphLaunch, LeavesDependentLaunchesAndCapturesAlone) {
   EXPECT_FALSE(launch(config(0)));
   prepare_graph(config(0), &kernels[0], nullptr);
   EXPECT_EQ(made(), 0);
+  EXPECT_EQ(kernel_graphs(), before);
   EXPECT_TRUE(runtime.launches.empty());
 }
 

@@ -35,7 +35,8 @@ PRODUCTS = 8  # of 16 k in a step
 # More instructions where each of them is two (208 and 224 tokens) or three (216), with operands of
 # their own.
 MORE = {PRODUCTS: 0, 2 * PRODUCTS: 16, 3 * PRODUCTS: 70}
-SOON = 30  # clocks, about what a load from shared memory takes; 7 where it went wrong, else 40 up
+# Clocks, about what a load from shared memory takes. 6 and 7 where it went wrong, else 40 and more.
+SOON = 30
 # By Wide, bf16 and fp16, whose codes take twice the instructions to widen. 155 to 165 and 221 to 231
 # where this was written.
 MOST = {"0": 168, "1": 234}
@@ -43,8 +44,8 @@ KERNELS = 2 * (51 + 11)  # kWgmmaKernels, kWgmmaMixes
 
 
 def loops_of(code: str) -> list[list[tuple[str, int]]]:
-    """The instructions, and their scheduling, of the shortest loops that have all products of a step. A kernel with two
-    kinds of tiles has two."""
+    """The instructions and their scheduling, of the shortest loops that have all products of a
+    step. A kernel with two kinds of tiles has two."""
     lines = [(int(at, 16), text, int(high, 16) >> 41) for at, text, high in LINE.findall(code)]
     index = {at: i for i, (at, _, _) in enumerate(lines)}
     loops = []
