@@ -156,8 +156,9 @@ TEST(Sm90Layout, EveryBitOfABlockBelongsToOneCode) {
     t.code_bytes[bit / 8] = 0;
     int changed = 0;
     for (size_t i = 0; i < one.bytes.size(); ++i) {
-      for (int b = 0; b < 8; ++b) {
-        if (((one.bytes[i] ^ empty.bytes[i]) >> b & 1) == 0) continue;
+      const int flipped = one.bytes[i] ^ empty.bytes[i];
+      for (int b = 0; flipped >> b != 0; ++b) {
+        if ((flipped >> b & 1) == 0) continue;
         ++changed;
         EXPECT_TRUE(seen.emplace(i, b).second) << "byte " << i << " bit " << b << " twice";
       }
