@@ -17,6 +17,7 @@
 #include <vector>
 
 #include "bench/sm90_gemm_problem.h"
+#include "bench/sm90_harness.h"
 #include "kernels/sm90/gemm.h"
 
 using namespace nibble;

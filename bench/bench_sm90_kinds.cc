@@ -1,13 +1,12 @@
 // The sm_90 GEMMs with other operands than bf16 in and out, beside that, on one card:
 //   bench_sm90_kinds [--json FILE] [--m 16,512] [--shape 8192x8192,...] [--note TEXT]
 // Each kind's chosen kernel, cuBLAS bf16 and cuBLAS fp16 take turns: CUDA graphs, weights rotated
-// past L2, medians, the card rested before each (sm90_gemm_problem.h). The first kind comes twice,
+// past L2, medians, the card rested before each (sm90_harness.h). The first kind comes twice,
 // the second time as the null test.
 #include <fmt/format.h>
 
 #include <algorithm>
 #include <array>
-#include <cmath>
 #include <cstdio>
 #include <exception>
 #include <limits>
@@ -15,6 +14,7 @@
 #include <vector>
 
 #include "bench/sm90_gemm_problem.h"
+#include "bench/sm90_harness.h"
 #include "kernels/sm90/gemm.h"
 
 using namespace nibble;

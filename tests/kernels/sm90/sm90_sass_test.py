@@ -64,7 +64,7 @@ def loops_of(code: str) -> list[list[tuple[str, int]]]:
 
 
 def waited_too_soon(body: list[tuple[str, int]]) -> list[str]:
-    """Loads from shared memory whose data the loop waits for before it ends."""
+    """Loads from shared memory whose data the loop waits for before it ends, and too soon."""
     found = []
     for i, (load, scheduling) in enumerate(body):
         scoreboard, clocks = scheduling >> 5 & 7, scheduling & 15
