@@ -34,6 +34,9 @@ endif()
 # generation (8.0 on 8.6 and 8.9, 12.0 on 12.1), so four cover them and nothing is compiled at start.
 set(NIBBLE_CUDA_PORTABLE 80 90 100 120 CACHE STRING "Architectures of the portable CUDA kernels")
 
+option(NIBBLE_EMULATOR "Test CUDA kernels without a GPU, too: those of sm_90 carry their PTX along, \
+which tests/emulator runs on the CPU" OFF)
+
 add_custom_target(cuda_objects)  # everything that nvcc compiles
 
 # nibble_cuda_sources(kernels/sm90 ARCHITECTURES 90a SOURCES gemm.cu [FLAGS --fmad=false]) adds CUDA
@@ -47,10 +50,16 @@ function(nibble_cuda_sources name)
     set(target ${name})
   endif()
   set(flags -Werror=all-warnings -Xptxas=-warn-spills,--warning-as-error -Xcompiler=-Wall,-Wextra
-            -Xfatbin=-compress-all ${ARG_FLAGS})
+            ${ARG_FLAGS})
+  set(compress -Xfatbin=-compress-all)
   foreach(arch ${ARG_ARCHITECTURES})
     list(APPEND flags -gencode=arch=compute_${arch},code=sm_${arch})
+    if(NIBBLE_EMULATOR AND arch MATCHES "^90a?$")
+      list(APPEND flags -gencode=arch=compute_${arch},code=compute_${arch})
+      set(compress --no-compress)
+    endif()
   endforeach()
+  list(APPEND flags ${compress})
   target_sources(${target} PRIVATE ${ARG_SOURCES})
   add_dependencies(cuda_objects ${target})
   set_source_files_properties(${ARG_SOURCES} PROPERTIES COMPILE_OPTIONS "${flags}")

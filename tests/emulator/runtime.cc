@@ -1,0 +1,141 @@
+#include "tests/emulator/runtime.h"
+
+#include <malloc.h>
+
+#include <cstdio>
+#include <cstdlib>
+
+#include "tests/emulator/tensor_map.h"
+
+namespace nibble::emulator {
+namespace {
+
+cudaError_t start(const Launch& launch) {
+  try {
+    run(launch);
+    return cudaSuccess;
+  } catch (const Fault& e) {
+    std::fprintf(stderr, "emulator: %s\n", e.what());
+    runtime().broken = true;
+    return runtime().last = cudaErrorLaunchFailure;
+  }
+}
+
+cudaError_t play(const Graph& graph) {
+  for (const Node& node : graph.nodes) {
+    if (node.other) {
+      node.other();
+    } else if (const cudaError_t status = start(node.launch); status != cudaSuccess) {
+      return status;
+    }
+  }
+  return cudaSuccess;
+}
+
+}  // namespace
+
+int multiprocessors() {
+  const char* asked = std::getenv("NIBBLE_EMULATED_SMS");
+  return asked == nullptr ? 132 : std::atoi(asked);
+}
+
+Runtime& runtime() {
+  static auto& one = *[] {
+    // Memory goes from kernel to kernel: given back each time, it took a third of the time.
+    mallopt(M_MMAP_THRESHOLD, 1 << 30);
+    mallopt(M_TRIM_THRESHOLD, 1 << 30);
+    return new Runtime;
+  }();
+  return one;
+}
+
+cudaError_t keep(cudaError_t status) {
+  if (status != cudaSuccess) runtime().last = status;
+  return status;
+}
+
+std::string ptx_of(const uint8_t* fat) {
+  const auto read = [&]<class T>(size_t at, T) {
+    T value;
+    std::memcpy(&value, fat + at, sizeof value);
+    return value;
+  };
+  constexpr uint32_t kMagic = 0xBA55ED50;
+  constexpr uint16_t kPtx = 1;
+  if (read(0, uint32_t{}) != kMagic) throw Fault("not a fat binary");
+  size_t at = read(6, uint16_t{});
+  const size_t end = at + read(8, uint64_t{});
+  while (at < end) {
+    const size_t head = read(at + 4, uint32_t{}), bytes = read(at + 8, uint64_t{});
+    if (read(at, uint16_t{}) == kPtx) {
+      const char* text = reinterpret_cast<const char*>(fat + at + head);
+      return {text, strnlen(text, bytes)};
+    }
+    at += head + bytes;
+  }
+  return "";
+}
+
+Launch make_launch(const void* kernel, dim3 grid, dim3 block, size_t shared, dim3 cluster,
+                   void** arguments) {
+  const Kernel& k = runtime().kernels.at(kernel);
+  const Function& f = k.module->kernel(k.name);
+  Launch launch = {&f,
+                   {grid.x, grid.y, grid.z},
+                   {block.x, block.y, block.z},
+                   {cluster.x, cluster.y, cluster.z},
+                   shared,
+                   std::vector<uint8_t>(f.parameter_bytes)};
+  for (size_t i = 0; i < f.parameters.size(); ++i) {
+    std::memcpy(launch.parameters.data() + f.parameters[i].offset, arguments[i],
+                f.parameters[i].bytes);
+  }
+  return launch;
+}
+
+cudaError_t refuses(const Launch& l) {
+  if (l.grid.count() == 0 || l.block.count() == 0 || l.block.count() > 1024 || l.grid.y > 65535 ||
+      l.grid.z > 65535) {
+    return cudaErrorInvalidConfiguration;
+  }
+  if (l.function->shared_bytes + l.dynamic_shared > kSharedBytes) return cudaErrorInvalidValue;
+  if (l.cluster.count() > 16 || l.grid.x % l.cluster.x != 0) return cudaErrorInvalidClusterSize;
+  return cudaSuccess;
+}
+
+cudaError_t enqueue(cudaStream_t stream, Node node) {
+  if (runtime().broken) return cudaErrorLaunchFailure;
+  if (stream != nullptr && of(stream)->captured) {
+    of(stream)->captured->nodes.push_back(std::move(node));
+    return cudaSuccess;
+  }
+  Graph one;
+  one.nodes.push_back(std::move(node));
+  return play(one);
+}
+
+CUresult encode(CUtensorMap* to, CUtensorMapDataType type, cuuint32_t rank, void* data,
+                const cuuint64_t* sizes, const cuuint64_t* strides, const cuuint32_t* box,
+                const cuuint32_t* steps, CUtensorMapInterleave, CUtensorMapSwizzle swizzle,
+                CUtensorMapL2promotion, CUtensorMapFloatOOBfill) {
+  const auto base = reinterpret_cast<uint64_t>(data);
+  if (type != CU_TENSOR_MAP_DATA_TYPE_UINT16 || swizzle != CU_TENSOR_MAP_SWIZZLE_128B || rank < 2 ||
+      rank > 3 || base % 16 != 0 || box[0] * kElement != 128) {
+    return CUDA_ERROR_INVALID_VALUE;
+  }
+  TensorMap map = {static_cast<const uint8_t*>(data), rank, {}, {}, {}};
+  for (uint32_t d = 0; d < rank; ++d) {
+    if (sizes[d] == 0 || box[d] == 0 || box[d] > 256 || steps[d] != 1 ||
+        (d > 0 && strides[d - 1] % 16 != 0)) {
+      return CUDA_ERROR_INVALID_VALUE;
+    }
+    map.sizes[d] = sizes[d];
+    map.box[d] = box[d];
+    if (d > 0) map.strides[d - 1] = strides[d - 1];
+  }
+  std::memset(to, 0, sizeof *to);
+  std::memcpy(to, &map, sizeof map);
+  return CUDA_SUCCESS;
+}
+
+}  // namespace nibble::emulator

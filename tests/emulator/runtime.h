@@ -1,0 +1,69 @@
+// What the emulated GPU's CUDA runtime keeps between calls.
+#pragma once
+
+#include <cuda.h>
+#include <cuda_runtime_api.h>
+
+#include <chrono>
+#include <functional>
+#include <memory>
+#include <mutex>
+#include <string>
+#include <vector>
+
+#include "tests/emulator/machine.h"
+
+namespace nibble::emulator {
+
+inline constexpr int kSharedBytes = 227 * 1024;  // of a block
+inline constexpr size_t kMemory = size_t{8} << 30;
+// As an H200's, or what a test can do with.
+int multiprocessors();
+
+struct Node {
+  const void* kernel = nullptr;
+  Launch launch;
+  std::function<void()> other;  // a copy and the like
+};
+struct Graph {
+  std::vector<Node> nodes;
+};
+struct Stream {
+  unsigned long long id;
+  std::unique_ptr<Graph> captured;
+};
+struct Event {
+  std::chrono::steady_clock::time_point at;
+};
+struct Kernel {
+  Module* module;
+  std::string name;
+};
+
+struct Runtime {
+  std::recursive_mutex mutex;
+  std::vector<std::unique_ptr<Module>> modules;
+  std::map<const void*, Kernel> kernels;
+  unsigned long long streams = 0;
+  cudaError_t last = cudaSuccess;
+  bool broken = false;  // by a kernel that faulted
+};
+Runtime& runtime();
+
+// Remembers what went wrong for cudaGetLastError.
+cudaError_t keep(cudaError_t status);
+// Of a fat binary of a source for sm_90, uncompressed (cmake/NibbleCuda.cmake); another has none.
+std::string ptx_of(const uint8_t* fat);
+Launch make_launch(const void* kernel, dim3 grid, dim3 block, size_t shared, dim3 cluster,
+                   void** arguments);
+cudaError_t refuses(const Launch& launch);
+// Done at once, or captured.
+cudaError_t enqueue(cudaStream_t stream, Node node);
+inline Stream* of(cudaStream_t stream) { return reinterpret_cast<Stream*>(stream); }
+// cuTensorMapEncodeTiled
+CUresult encode(CUtensorMap* to, CUtensorMapDataType type, cuuint32_t rank, void* data,
+                const cuuint64_t* sizes, const cuuint64_t* strides, const cuuint32_t* box,
+                const cuuint32_t* steps, CUtensorMapInterleave, CUtensorMapSwizzle swizzle,
+                CUtensorMapL2promotion, CUtensorMapFloatOOBfill);
+
+}  // namespace nibble::emulator
