@@ -60,6 +60,14 @@ struct NormParams {
   float eps = 0.0f;
 };
 constexpr int64_t kMaxNormCols = 32768;
+// Units of sixteen elements that a thread holds of a row of 16-bit elements without a residual. By
+// k alone: it decides in which order the squares are summed, so few rows and many agree. Three or
+// five where whole warps come out even with them; docs/quantize.md has what that gains.
+constexpr int norm_units(int64_t k) {
+  const int64_t slots = (k + 511) / 512;  // of a warp's 32 units
+  if (slots == 10) return 5;
+  return slots == 5 || slots == 6 || slots == 9 || (slots >= 11 && slots <= 14) ? 3 : 2;
+}
 void launch_quantize_rms_norm(const QuantizeParams& params, const NormParams& norm,
                               nibble::Stream stream);
 // The part of it for many rows of a 16-bit type; false, and nothing done, for anything else.

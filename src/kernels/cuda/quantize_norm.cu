@@ -50,9 +50,14 @@ __device__ __forceinline__ float block_sum(float x, float* partial) {
 
 // kUnits * 16 elements a thread. kPrefetch: the next row's are loaded while this one is summed.
 // Without a residual MXFP4 needs more than the registers of two full CTAs on sm_120.
+template <DType kType, bool kResidual, int kUnits>
+constexpr int most_threads() {
+  const bool by_k = kType != DType::kF32 && !kResidual && kUnits > 2;  // norm_units: five warps
+  return by_k ? 160 : kMaxThreads;
+}
 template <WeightFormat kFormat, DType kType, bool kResidual, int kUnits, bool kPrefetch>
 __global__ void __launch_bounds__(
-    kMaxThreads,
+    most_threads<kType, kResidual, kUnits>(),
     kPrefetch&& kType != DType::kF32 && (kResidual || kFormat == WeightFormat::kNvfp4) ? 2 : 1)
     norm_kernel(const QuantizeParams p, const NormParams n, const NormShape s) {
   using Input = Elements16<kType>;
@@ -200,6 +205,11 @@ template <WeightFormat kFormat, DType kType>
 void launch_type(const QuantizeParams& p, const NormParams& n, nibble::Stream stream) {
   const int64_t threads = (p.k + 15) / 16;
   if (n.residual == nullptr && threads <= 2 * kMaxThreads) {
+    if constexpr (kType != DType::kF32) {
+      const int units = norm_units(p.k);
+      if (units == 3) return launch_units<kFormat, kType, false, 3, true>(p, n, stream);
+      if (units == 5) return launch_units<kFormat, kType, false, 5, true>(p, n, stream);
+    }
     return launch_units<kFormat, kType, false, 2, true>(p, n, stream);
   }
   if (threads <= kMaxThreads) return launch_units<kFormat, kType, true, 1, true>(p, n, stream);

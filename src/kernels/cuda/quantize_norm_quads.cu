@@ -20,16 +20,15 @@ namespace nibble::cuda {
 namespace {
 
 constexpr uint32_t kQuad = 4;
-constexpr int kUnits = 2;  // of sixteen elements a thread
 constexpr int kMaxWarps = 8;
-// An SM has room for sixteen warps with 128 registers a thread: a row and its weights as floats and
-// the next row. Rows of five and six warps do not fill it; with their weights in shared memory and
-// 80 registers there is room for 24. 32768 rows of 5120 and 6144: 1.16 and 1.23 -> 1.11 and 1.09
-// times a copy. Done so, rows of seven warps gained nothing, shorter ones lost 3 to 12 %, and those
-// of eight up to 11.
-constexpr int kWarps = 16, kMoreWarps = 24, kFewestOfMore = 5, kMostOfMore = 6;
+// An SM has room for sixteen warps with 128 registers a thread: two units of a row and of its
+// weights as floats and the next row. Of more units the weights are in shared memory, and there is
+// room for twelve warps with five. (Rows of two units with their weights there and 80 registers, 24
+// warps on an SM: 5120 and 6144 1.11 and 1.09 times a copy, shorter and longer ones up to 12 %
+// slower than now.)
+constexpr int warps_on_sm(int units) { return units == 5 ? 12 : 16; }
 constexpr int64_t kFewestQuads = 2;  // of a CTA: below, single rows spread better
-constexpr int64_t kMaxCols = kMaxWarps * 32 * kUnits * 16;
+constexpr int64_t kMaxCols = kMaxWarps * 32 * 2 * 16;
 constexpr uint32_t kMaxGroups = kMaxCols / 64;  // of four columns of scales
 
 struct QuadShape {
@@ -41,27 +40,23 @@ struct QuadShape {
   float one_over_k;
 };
 
-// kFused: as in quantize.cuh; one instruction an element less is 2 to 4 % of the time. kMore: for
-// kMoreWarps on an SM, weights in shared memory.
-template <WeightFormat kFormat, DType kType, bool kFused, bool kMore>
-__global__ void __launch_bounds__(32 * (kMore ? kMostOfMore : kMaxWarps),
-                                  kMore ? kMoreWarps / kMostOfMore : kWarps / kMaxWarps)
+// kFused: as in quantize.cuh; one instruction an element less is 2 to 4 % of the time. kUnits: of
+// sixteen elements a thread (norm_units).
+template <WeightFormat kFormat, DType kType, bool kFused, int kUnits>
+__global__ void __launch_bounds__(kUnits == 5 ? 64 : 32 * kMaxWarps,
+                                  warps_on_sm(kUnits) / (kUnits == 5 ? 2 : kMaxWarps))
     quads_kernel(const QuantizeParams p, const NormParams n, const QuadShape s) {
   using Input = Elements16<kType>;
   using Floats = Elements16<DType::kF32>;
-#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ < 900
-  constexpr bool kFuse = kFused && !kMore;  // sm_80 lacks a register for both
-#else
-  constexpr bool kFuse = kFused;
-#endif
   constexpr bool kMx = kFormat == WeightFormat::kMxfp4;
+  constexpr bool kShared = kUnits > 2;  // the weights
   constexpr uint32_t kLanesPerBlock = kMx ? 2 : 1;
   constexpr uint32_t kCols = 32 / kLanesPerBlock;  // of scales, of a warp's 32 units
   constexpr int kSums = kMaxWarps * 8;
   // Two places for sums and for scales, in turn: none is overwritten while it is still read.
   __shared__ alignas(2 * kSums * 4) float sums[2 * kSums];
   __shared__ alignas(2 * kMaxGroups * 16) uint4 staging[2 * kMaxGroups];  // as in memory
-  extern __shared__ uint4 shared_weights[];                               // with kMore
+  extern __shared__ uint4 shared_weights[];                               // with kShared
 
   pdl_wait();
   const uint32_t lane = threadIdx.x % 32, warp = threadIdx.x / 32;
@@ -98,15 +93,15 @@ __global__ void __launch_bounds__(32 * (kMore ? kMostOfMore : kMaxWarps),
   const float* first_weight = n.weight + first_unit * int64_t{16};
   // The lane's four pieces of a unit lie 512 bytes apart: no bank conflicts.
   const uint32_t weights_at = shared_address(shared_weights + warp * (128 * kUnits) + lane);
-  Floats weights[kMore ? 1 : kUnits];
+  Floats weights[kShared ? 1 : kUnits];
 #pragma unroll
   for (int u = 0; u < kUnits; ++u) {
-    Floats& to = weights[kMore ? 0 : u];
+    Floats& to = weights[kShared ? 0 : u];
     to = {};
     if (u * 32 < units_left) {
       to.load(reinterpret_cast<const uint8_t*>(first_weight + u * 32 * 16));
     }
-    if constexpr (kMore) {
+    if constexpr (kShared) {
       for (int i = 0; i < 4; ++i) store_shared_16(weights_at + (u * 4 + i) * 512, to.words[i]);
     }
   }
@@ -177,13 +172,13 @@ __global__ void __launch_bounds__(32 * (kMore ? kMostOfMore : kMaxWarps),
 #pragma unroll
     for (int u = 0; u < kUnits; ++u) {
       const bool valid = in_matrix && u * 32 < units_left;
-      Floats& w = weights[kMore ? 0 : u];
-      if constexpr (kMore) {
+      Floats& w = weights[kShared ? 0 : u];
+      if constexpr (kShared) {
         for (int i = 0; i < 4; ++i) w.words[i] = load_shared_16(weights_at + (u * 4 + i) * 512);
       }
       const auto y = activations_of<kType>(
           [&]<int j>() { return x[u].template get<j>() * factor * w.template get<j>(); });
-      q[u] = quantize_unit<kFormat, kFuse>(y, valid, encode_scale, p.rule);
+      q[u] = quantize_unit<kFormat, kFused>(y, valid, encode_scale, p.rule);
       rare |= q[u].rare || (!usual && valid);
     }
     if (rare) {
@@ -225,13 +220,13 @@ __global__ void __launch_bounds__(32 * (kMore ? kMostOfMore : kMaxWarps),
 }
 
 int64_t warps_of(const QuantizeParams& p) {
-  const int64_t block = block_size(p.format);
+  const int64_t block = block_size(p.format), warp = 32 * norm_units(p.k);
   const int64_t units =
       std::max<int64_t>(p.k / 16, padded_scale_cols(p.layout, p.k / block) * (block / 16));
-  return (units + kUnits * 32 - 1) / (kUnits * 32);
+  return (units + warp - 1) / warp;
 }
 
-template <WeightFormat kFormat, DType kType, bool kFused, bool kMore>
+template <WeightFormat kFormat, DType kType, bool kFused, int kUnits>
 void launch_type(const QuantizeParams& p, const NormParams& n, int64_t ctas,
                  nibble::Stream stream) {
   const int64_t block = block_size(p.format), tile = scale_tile_rows(p.layout);
@@ -248,29 +243,29 @@ void launch_type(const QuantizeParams& p, const NormParams& n, int64_t ctas,
                        .one_over_k = 1.0f / static_cast<float>(p.k)};
   launch({.grid = static_cast<uint32_t>(std::min(quads, ctas)),
           .block = static_cast<uint32_t>(warps * 32),
-          .shared_bytes = static_cast<size_t>(kMore * warps * kUnits * 32 * 64),
+          .shared_bytes = kUnits > 2 ? static_cast<size_t>(warps * kUnits * 32 * 64) : 0,
           .pdl = stream.pdl,
           .stream = stream},
-         "quantize_rms_norm", quads_kernel<kFormat, kType, kFused, kMore>, p, n, s);
+         "quantize_rms_norm", quads_kernel<kFormat, kType, kFused, kUnits>, p, n, s);
 }
 
-template <WeightFormat kFormat, bool kFused, bool kMore>
+template <WeightFormat kFormat, bool kFused, int kUnits>
 void launch_format(const QuantizeParams& p, const NormParams& n, int64_t ctas,
                    nibble::Stream stream) {
-  const auto start = p.type == DType::kBF16 ? launch_type<kFormat, DType::kBF16, kFused, kMore>
-                                            : launch_type<kFormat, DType::kF16, kFused, kMore>;
+  const auto start = p.type == DType::kBF16 ? launch_type<kFormat, DType::kBF16, kFused, kUnits>
+                                            : launch_type<kFormat, DType::kF16, kFused, kUnits>;
   start(p, n, ctas, stream);
 }
 
-template <bool kMore>
-void launch_warps(const QuantizeParams& p, const NormParams& n, int64_t ctas,
+template <int kUnits>
+void launch_units(const QuantizeParams& p, const NormParams& n, int64_t ctas,
                   nibble::Stream stream) {
   if (p.format == WeightFormat::kMxfp4) {
-    launch_format<WeightFormat::kMxfp4, false, kMore>(p, n, ctas, stream);
+    launch_format<WeightFormat::kMxfp4, false, kUnits>(p, n, ctas, stream);
   } else if (p.decode_scale == nullptr && fused_product_rounds_alike(p.encode_scale)) {
-    launch_format<WeightFormat::kNvfp4, true, kMore>(p, n, ctas, stream);
+    launch_format<WeightFormat::kNvfp4, true, kUnits>(p, n, ctas, stream);
   } else {
-    launch_format<WeightFormat::kNvfp4, false, kMore>(p, n, ctas, stream);
+    launch_format<WeightFormat::kNvfp4, false, kUnits>(p, n, ctas, stream);
   }
 }
 
@@ -284,11 +279,11 @@ bool launch_quantize_norm_quads(const QuantizeParams& p, const NormParams& n,
   }
   int sms = 0;
   NIBBLE_CUDA_CHECK(cudaDeviceGetAttribute(&sms, cudaDevAttrMultiProcessorCount, stream.index));
-  const int64_t warps = warps_of(p);
-  const bool more = warps >= kFewestOfMore && warps <= kMostOfMore;
-  const int64_t ctas = (more ? kMoreWarps : kWarps) / warps * sms;
+  const int units = norm_units(p.k);
+  const int64_t ctas = warps_on_sm(units) / warps_of(p) * sms;
   if (p.m < kFewestQuads * kQuad * ctas) return false;
-  (more ? launch_warps<true> : launch_warps<false>)(p, n, ctas, stream);
+  const auto start = units == 5 ? launch_units<5> : units == 3 ? launch_units<3> : launch_units<2>;
+  start(p, n, ctas, stream);
   return true;
 }
 

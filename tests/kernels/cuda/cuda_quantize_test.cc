@@ -260,12 +260,20 @@ TEST_F(CudaQuantize, ManyRowsGiveTheBytesOfFew) {
   std::mt19937 random(3);
   std::normal_distribution<float> normal;
   constexpr int64_t few = 128;
-  for (const auto& [k, rows] : {std::pair<int64_t, int64_t>{1040, 20000},
-                                {4096, 9000},
-                                {6000, 9000},
-                                {6016, 9000},
-                                {7200, 9000},
-                                {8208, 4300}}) {
+  // k: two units of sixteen elements a thread, three, five; warps that are full and not. As many
+  // rows for each SM as every CTA takes twice, and some more.
+  for (const auto& [k, rows_of_sm] : {std::pair<int64_t, int64_t>{1040, 150},
+                                      {2560, 66},
+                                      {2880, 66},
+                                      {4096, 68},
+                                      {4640, 50},
+                                      {5120, 50},
+                                      {6000, 68},
+                                      {6016, 68},
+                                      {7168, 34},
+                                      {7200, 68},
+                                      {8208, 33}}) {
+    const int64_t rows = rows_of_sm * device_->info().num_sms + 24;
     const Matrix x = matrix(rows, k), part = matrix(few, k);
     std::vector<uint16_t> values(static_cast<size_t>(rows * k));
     for (int64_t i = 0; i < rows; ++i) {
