@@ -34,8 +34,8 @@ endif()
 # generation (8.0 on 8.6 and 8.9, 12.0 on 12.1), so four cover them and nothing is compiled at start.
 set(NIBBLE_CUDA_PORTABLE 80 90 100 120 CACHE STRING "Architectures of the portable CUDA kernels")
 
-option(NIBBLE_EMULATOR "Test CUDA kernels without a GPU, too: those of sm_90 carry their PTX along, \
-which tests/emulator runs on the CPU" OFF)
+option(NIBBLE_EMULATOR "Test CUDA kernels without a GPU, too: those of sm_80, sm_90 and sm_120 carry \
+their PTX along, which tests/emulator runs on the CPU" OFF)
 
 add_custom_target(cuda_objects)  # everything that nvcc compiles
 
@@ -54,7 +54,7 @@ function(nibble_cuda_sources name)
   set(compress -Xfatbin=-compress-all)
   foreach(arch ${ARG_ARCHITECTURES})
     list(APPEND flags -gencode=arch=compute_${arch},code=sm_${arch})
-    if(NIBBLE_EMULATOR AND arch MATCHES "^90a?$")
+    if(NIBBLE_EMULATOR AND arch MATCHES "^(80|90a?|120f?)$")
       list(APPEND flags -gencode=arch=compute_${arch},code=compute_${arch})
       set(compress --no-compress)
     endif()

@@ -199,6 +199,12 @@ uint32_t halves(uint32_t a, uint32_t b, const F& f) {
   const uint32_t low = f(static_cast<uint16_t>(a), static_cast<uint16_t>(b));
   return low | uint32_t{f(static_cast<uint16_t>(a >> 16), static_cast<uint16_t>(b >> 16))} << 16;
 }
+template <float (*kFrom)(uint16_t)>
+uint16_t larger_half(uint16_t a, uint16_t b) {
+  const float x = kFrom(a), y = kFrom(b);
+  if (x != x || y != y) return kHalfNan;
+  return x > y || (x == y && std::signbit(y)) ? a : b;
+}
 // The larger magnitude with the product's sign.
 template <float (*kFrom)(uint16_t)>
 uint16_t largest(uint16_t a, uint16_t b) {
@@ -245,6 +251,10 @@ void add_floats(Operations& all) {
     if (c != 0x80008000) throw Fault("fma.rn.bf16x2 with a sum");
     return halves(a, b, [](H x, H y) { return to_bf16(from_bf16(x) * from_bf16(y)); });
   });
+  all["max.NaN.f16x2"] =
+      lanes<P, P, P>([](P a, P b) { return halves(a, b, larger_half<from_half>); });
+  all["max.NaN.bf16x2"] =
+      lanes<P, P, P>([](P a, P b) { return halves(a, b, larger_half<from_bf16>); });
   all["max.NaN.xorsign.abs.f16x2"] =
       lanes<P, P, P>([](P a, P b) { return halves(a, b, largest<from_half>); });
   all["max.NaN.xorsign.abs.bf16x2"] =
@@ -336,6 +346,8 @@ void add_conversions(Operations& all) {
       lanes<P, F, F>([](F high, F low) { return P{to_bf16(high)} << 16 | to_bf16(low); });
   all["cvt.rn.satfinite.e4m3x2.f32"] = lanes<H, F, F>(
       [](F high, F low) { return to_e4m3_satfinite(high) << 8 | to_e4m3_satfinite(low); });
+  all["cvt.rn.satfinite.e2m1x2.f32"] = lanes<uint8_t, F, F>(
+      [](F high, F low) { return to_e2m1_satfinite(high) << 4 | to_e2m1_satfinite(low); });
   all["cvt.rn.f16x2.e4m3x2"] = lanes<P, H>([](H codes) {
     const auto half = [](int code) { return P{to_half(from_e4m3(static_cast<uint8_t>(code)))}; };
     return half(codes >> 8) << 16 | half(codes);

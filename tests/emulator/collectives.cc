@@ -211,6 +211,54 @@ void wgmma(Warp& w, const Instruction& i, uint32_t) {
   multiply_add(w, rows_of<kF16>(w, rest), b, columns, d, d);
 }
 
+// {d} {a} {b} {c} {a's scales} {byte, thread} {b's scales} {byte, thread}, 16 x 8 x 64 of e2m1. A
+// lane has eight elements of k from 8t and eight from 32 + 8t on: a of row g and, in the odd
+// registers, of row g + 8, b of column g. Scales: of row g and g + 8 in two lanes of the quad, of
+// column g in one; a byte for each of kBlocks blocks.
+template <int kBlocks, float (*kScale)(uint8_t)>
+void block_scaled_mma(Warp& w, const Instruction& i, uint32_t) {
+  constexpr int kDepth = 64, kColumns = 8;
+  const auto element = [&](int first, int lane, int k) -> double {
+    return from_e2m1(w.values<uint32_t>(i.operands[first])[lane] >> k % 8 * 4 & 15);
+  };
+  const auto scale = [&](int operand, int lane, int block) -> double {
+    const int byte = *w.values<uint16_t>(i.operands[operand + 1]) + block;
+    return kScale(static_cast<uint8_t>(w.values<uint32_t>(i.operands[operand])[lane] >> byte * 8));
+  };
+  const int a_thread = *w.values<uint16_t>(i.operands[16]) * 2;
+  const int b_thread = *w.values<uint16_t>(i.operands[19]);
+  double a[16][kDepth], b[kDepth][kColumns];
+  for (int block = 0; block < kBlocks; ++block) {
+    const int begin = block * (kDepth / kBlocks), end = begin + kDepth / kBlocks;
+    for (int row = 0; row < 16; ++row) {
+      const int lane = row % 8 * 4;
+      const double by = scale(14, lane + a_thread + row / 8, block);
+      for (int k = begin; k < end; ++k) {
+        a[row][k] = by * element(4 + k / 32 * 2 + row / 8, lane + k % 32 / 8, k);
+      }
+    }
+    for (int column = 0; column < kColumns; ++column) {
+      const double by = scale(17, column * 4 + b_thread, block);
+      for (int k = begin; k < end; ++k) {
+        b[k][column] = by * element(8 + k / 32, column * 4 + k % 32 / 8, k);
+      }
+    }
+  }
+  float out[4][kLanes];
+  for (int row = 0; row < 16; ++row) {
+    double sums[kColumns] = {};
+    for (int k = 0; k < kDepth; ++k) {
+      for (int column = 0; column < kColumns; ++column) sums[column] += a[row][k] * b[k][column];
+    }
+    for (int column = 0; column < kColumns; ++column) {
+      const int which = row / 8 * 2 + column % 2, lane = row % 8 * 4 + column / 2;
+      const double c = w.values<float>(i.operands[10 + which])[lane];
+      out[which][lane] = canonical(static_cast<float>(c + sums[column]));
+    }
+  }
+  for (int r = 0; r < 4; ++r) w.put(i.operands[r], out[r], kAllLanes);
+}
+
 Operation together(Run run, std::vector<uint8_t> widths, int members = -1) {
   return {run, std::move(widths), Kind::kCollective, members};
 }
@@ -253,6 +301,13 @@ void add_collectives(Operations& all) {
   const std::vector<uint8_t> widths(14, 4);
   all["mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32"] = together(&mma<false>, widths);
   all["mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32"] = together(&mma<true>, widths);
+  const std::string scaled = "mma.sync.aligned.m16n8k64.row.col.kind::";
+  const std::vector<uint8_t> scaled_widths = {4, 4, 4, 4, 4, 4, 4, 4, 4, 4,
+                                              4, 4, 4, 4, 4, 2, 2, 4, 2, 2};
+  all[scaled + "mxf4nvf4.block_scale.scale_vec::4X.f32.e2m1.e2m1.f32.ue4m3"] =
+      together(&block_scaled_mma<4, from_e4m3>, scaled_widths);
+  all[scaled + "mxf4.block_scale.scale_vec::2X.f32.e2m1.e2m1.f32.ue8m0"] =
+      together(&block_scaled_mma<2, from_e8m0>, scaled_widths);
   for (int columns = 8; columns <= 256; columns += 8) {
     std::vector<uint8_t> all_widths(columns / 2 + 4, 4);
     all_widths.insert(all_widths.end(), {8, kPredicate, 4, 4, 4});

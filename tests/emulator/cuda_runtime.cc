@@ -1,6 +1,7 @@
 // The CUDA runtime of the emulated GPU: what Nibble and its tests call of it, and what nvcc's host
 // code registers kernels with. It is linked in libcudart's place. Everything is done where it is
 // called, so streams and events have nothing to wait for.
+#include <cstdio>
 #include <cstdlib>
 #include <cstring>
 
@@ -80,24 +81,25 @@ cudaError_t cudaSetDevice(int device) {
 }
 cudaError_t cudaGetDeviceProperties(cudaDeviceProp* properties, int) {
   *properties = {};
-  std::strcpy(properties->name, "emulated sm_90");
-  properties->major = 9;
-  properties->multiProcessorCount = multiprocessors();
+  std::snprintf(properties->name, sizeof properties->name, "emulated sm_%d", chip().sm);
+  properties->major = chip().sm / 10;
+  properties->minor = chip().sm % 10;
+  properties->multiProcessorCount = chip().num_sms;
   return cudaSuccess;
 }
 cudaError_t cudaDeviceGetAttribute(int* value, cudaDeviceAttr which, int) {
   switch (which) {
     case cudaDevAttrComputeCapabilityMajor:
-      *value = 9;
+      *value = chip().sm / 10;
       return cudaSuccess;
     case cudaDevAttrComputeCapabilityMinor:
-      *value = 0;
+      *value = chip().sm % 10;
       return cudaSuccess;
     case cudaDevAttrMultiProcessorCount:
-      *value = multiprocessors();
+      *value = chip().num_sms;
       return cudaSuccess;
     case cudaDevAttrMaxSharedMemoryPerBlockOptin:
-      *value = kSharedBytes;
+      *value = chip().shared_bytes;
       return cudaSuccess;
     case cudaDevAttrMemoryClockRate:
       *value = 3201000;

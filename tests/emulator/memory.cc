@@ -185,6 +185,8 @@ Operation operation(const std::string& name, const Shape& shape) {
     const bool apart = braced[0] > 1;
     const int count = std::max(braced[0], braced[1]), bytes = std::stoi(name.substr(5)) / 8;
     Operation o;
+    if (bytes == 2 && count == 2) o.run = apart ? &unpack<2, 1> : &pack<2, 1>;
+    if (bytes == 4 && count == 4) o.run = apart ? &unpack<4, 1> : &pack<4, 1>;
     if (bytes == 4 && count == 2) o.run = apart ? &unpack<2, 2> : &pack<2, 2>;
     if (bytes == 8 && count == 2) o.run = apart ? &unpack<2, 4> : &pack<2, 4>;
     if (bytes == 8 && count == 4) o.run = apart ? &unpack<4, 2> : &pack<4, 2>;

@@ -36,18 +36,35 @@ inline float from_e4m3(uint8_t code) {
   if ((code & 0x7f) == 0x7f) x = std::bit_cast<float>(kNan);
   return code & 0x80 ? -x : x;
 }
-// The nearest code, ties to the even one, 448 for more; the sign is kept.
+// Of 0 .. most, whose values rise, the nearest to a magnitude; ties to the even one.
+template <class F>
+uint8_t nearest(float magnitude, uint8_t most, const F& value) {
+  uint8_t low = 0;
+  while (low < most && value(static_cast<uint8_t>(low + 1)) <= magnitude) ++low;
+  if (low == most) return low;
+  const double below = double{magnitude} - value(low);
+  const double above = value(static_cast<uint8_t>(low + 1)) - double{magnitude};
+  return static_cast<uint8_t>(low + (above < below || (above == below && low % 2 == 1)));
+}
+// 448 for more; the sign is kept.
 inline uint8_t to_e4m3_satfinite(float x) {
   if (x != x) return 0x7f;
-  const uint8_t sign = std::signbit(x) ? 0x80 : 0;
-  const float magnitude = std::fabs(x);
-  uint8_t low = 0;
-  while (low < 0x7e && from_e4m3(static_cast<uint8_t>(low + 1)) <= magnitude) ++low;
-  if (low == 0x7e) return sign | low;
-  const double below = magnitude - from_e4m3(low),
-               above = from_e4m3(static_cast<uint8_t>(low + 1)) - double{magnitude};
-  const bool up = above < below || (above == below && low % 2 == 1);
-  return static_cast<uint8_t>(sign | (low + up));
+  return static_cast<uint8_t>((std::signbit(x) ? 0x80 : 0) |
+                              nearest(std::fabs(x), 0x7e, from_e4m3));
+}
+
+inline float from_e2m1(uint8_t code) {
+  constexpr float kValues[] = {0, 0.5f, 1, 1.5f, 2, 3, 4, 6};
+  return code & 8 ? -kValues[code & 7] : kValues[code & 7];
+}
+// 6 for more and for NaN.
+inline uint8_t to_e2m1_satfinite(float x) {
+  if (x != x) return 7;
+  return static_cast<uint8_t>((std::signbit(x) ? 8 : 0) | nearest(std::fabs(x), 7, from_e2m1));
+}
+
+inline float from_e8m0(uint8_t code) {
+  return code == 0xff ? std::bit_cast<float>(kNan) : std::ldexp(1.0f, code - 127);
 }
 
 }  // namespace nibble::emulator

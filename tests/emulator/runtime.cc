@@ -34,9 +34,18 @@ cudaError_t play(const Graph& graph) {
 
 }  // namespace
 
-int multiprocessors() {
-  const char* asked = std::getenv("NIBBLE_EMULATED_SMS");
-  return asked == nullptr ? 132 : std::atoi(asked);
+const Chip& chip() {
+  static const Chip one = [] {
+    constexpr Chip kChips[] = {{90, 132, 227 << 10}, {80, 108, 163 << 10}, {120, 188, 99 << 10}};
+    const char *sm = std::getenv("NIBBLE_EMULATED_SM"), *sms = std::getenv("NIBBLE_EMULATED_SMS");
+    Chip found = kChips[0];
+    for (const Chip& c : kChips) {
+      if (sm != nullptr && c.sm == std::atoi(sm)) found = c;
+    }
+    if (sms != nullptr) found.num_sms = std::atoi(sms);
+    return found;
+  }();
+  return one;
 }
 
 Runtime& runtime() {
@@ -69,7 +78,13 @@ std::string ptx_of(const uint8_t* fat) {
     const size_t head = read(at + 4, uint32_t{}), bytes = read(at + 8, uint64_t{});
     if (read(at, uint16_t{}) == kPtx) {
       const char* text = reinterpret_cast<const char*>(fat + at + head);
-      return {text, strnlen(text, bytes)};
+      const std::string_view ptx(text, strnlen(text, bytes));
+      const std::string target = ".target sm_" + std::to_string(chip().sm);
+      const size_t found = ptx.find(target);
+      if (found != ptx.npos &&
+          ptx.find_first_of("0123456789", found + target.size()) != found + target.size()) {
+        return std::string(ptx);
+      }
     }
     at += head + bytes;
   }
@@ -98,7 +113,8 @@ cudaError_t refuses(const Launch& l) {
       l.grid.z > 65535) {
     return cudaErrorInvalidConfiguration;
   }
-  if (l.function->shared_bytes + l.dynamic_shared > kSharedBytes) return cudaErrorInvalidValue;
+  if (l.function->shared_bytes + l.dynamic_shared > static_cast<size_t>(chip().shared_bytes))
+    return cudaErrorInvalidValue;
   if (l.cluster.count() > 16 || l.grid.x % l.cluster.x != 0) return cudaErrorInvalidClusterSize;
   return cudaSuccess;
 }

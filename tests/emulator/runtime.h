@@ -15,10 +15,15 @@
 
 namespace nibble::emulator {
 
-inline constexpr int kSharedBytes = 227 * 1024;  // of a block
 inline constexpr size_t kMemory = size_t{8} << 30;
-// As an H200's, or what a test can do with.
-int multiprocessors();
+
+// An A100, an H200 or an RTX PRO 6000: by NIBBLE_EMULATED_SM (80, 90, 120; 90 without), with
+// another number of SMs by NIBBLE_EMULATED_SMS.
+struct Chip {
+  int sm, num_sms;
+  int shared_bytes;  // of a block
+};
+const Chip& chip();
 
 struct Node {
   const void* kernel = nullptr;
@@ -52,7 +57,7 @@ Runtime& runtime();
 
 // Remembers what went wrong for cudaGetLastError.
 cudaError_t keep(cudaError_t status);
-// Of a fat binary of a source for sm_90, uncompressed (cmake/NibbleCuda.cmake); another has none.
+// For the chip, of a fat binary; "" where there is none (cmake/NibbleCuda.cmake).
 std::string ptx_of(const uint8_t* fat);
 Launch make_launch(const void* kernel, dim3 grid, dim3 block, size_t shared, dim3 cluster,
                    void** arguments);

@@ -88,7 +88,7 @@ Variable variable(const std::string& text) {
     } else if (all[i] == ".param" || all[i] == ".shared" || all[i] == ".local" ||
                all[i] == ".global" || all[i] == ".const") {
       v.space = all[i].substr(1);
-    } else if (all[i][0] == '.' && all[i] != ".visible" && all[i] != ".weak") {
+    } else if (all[i][0] == '.' && all[i] != ".visible" && all[i] != ".weak" && all[i] != ".ptr") {
       element = bytes_of_type(all[i]);
     }
   }
