@@ -1,4 +1,4 @@
-// Copies beside the threads and what counts them. They are done at once.
+// Copies beside the threads and what counts them.
 #include <bit>
 
 #include "tests/emulator/machine.h"
@@ -12,14 +12,28 @@ void nothing(Warp&, const Instruction&, uint32_t) {}
 // [to], [from], bytes[, of which from memory]
 void copy_async(Warp& w, const Instruction& i, uint32_t lanes) {
   for_lanes(lanes, [&](int l) {
-    const size_t bytes = w.values<uint32_t>(i.operands[2])[l];
-    const size_t valid = i.operands.size() > 3 ? w.values<uint32_t>(i.operands[3])[l] : bytes;
-    uint8_t* to = w.shared(w.address(i.operands[0], l), bytes);
-    std::memset(to, 0, bytes);
+    const uint32_t bytes = w.values<uint32_t>(i.operands[2])[l];
+    const uint32_t valid = i.operands.size() > 3 ? w.values<uint32_t>(i.operands[3])[l] : bytes;
     const uint64_t from = w.address(i.operands[1], l);
     if (from % bytes != 0) throw Fault("cp.async from a misaligned address");
     if (valid > 0 && !memory().contains(from, valid)) throw Fault("cp.async from nowhere");
-    std::memcpy(to, reinterpret_cast<const void*>(from), valid);
+    w.copies.add({w.shared(w.address(i.operands[0], l), bytes), reinterpret_cast<const void*>(from),
+                  bytes, valid});
+  });
+}
+// A lane's groups are its own; here the warp's, which is the same where all lanes close them.
+void all_of(const Warp& w, uint32_t lanes) {
+  if (lanes != w.live) throw Fault("cp.async's groups of a part of a warp");
+}
+void commit_copies(Warp& w, const Instruction&, uint32_t lanes) {
+  all_of(w, lanes);
+  w.copies.commit();
+}
+void wait_copies(Warp& w, const Instruction& i, uint32_t lanes) {
+  all_of(w, lanes);
+  w.copies.wait(*w.values<uint32_t>(i.operands[0]), [](const Warp::Copy& copy) {
+    std::memset(copy.to, 0, copy.bytes);
+    std::memcpy(copy.to, copy.from, copy.valid);
   });
 }
 
@@ -97,8 +111,11 @@ void copy_bulk(Warp& w, const Instruction& i, uint32_t lanes) {
     }
     if (!memory().contains(from, bytes)) throw Fault("cp.async.bulk from nowhere");
     w.shared(to + bytes - 1, 1);
-    std::memcpy(w.shared(to, 16), reinterpret_cast<const void*>(from), bytes);
-    complete(w, w.address(i.operands[3], l), bytes);
+    w.block->cluster->under_way.push_back(
+        {&w.block_of(to), [&w, to, from, bytes, barrier = w.address(i.operands[3], l)] {
+           std::memcpy(w.shared(to, 16), reinterpret_cast<const void*>(from), bytes);
+           complete(w, barrier, bytes);
+         }});
   });
 }
 
@@ -111,7 +128,6 @@ void copy_tensor(Warp& w, const Instruction& i, uint32_t lanes) {
     if (map.rank != kRank) throw Fault("a tensor map of another rank");
     int at[3] = {};
     for (int k = 0; k < kRank; ++k) at[k] = w.values<int32_t>(i.operands[2 + k])[l];
-    const auto box = read_box(map, at);
     const Operand* rest = &i.operands[2 + kRank];
     const uint64_t to = w.address(i.operands[0], l), barrier = w.address(rest[0], l);
     if (to % 128 != 0) throw Fault("a tensor copy to a misaligned address");
@@ -119,23 +135,40 @@ void copy_tensor(Warp& w, const Instruction& i, uint32_t lanes) {
     const uint32_t blocks = multicast ? w.values<uint16_t>(rest[1])[l] : 1;
     for_lanes(blocks, [&](int b) {
       const uint64_t block = multicast ? uint64_t(b + 1) << kRankShift : 0;
-      const uint64_t first = to | block;
-      for (size_t piece = 0; piece < box.size(); piece += 16) {
-        const uint64_t plain = first + piece;
-        std::memcpy(w.shared(plain ^ (plain >> 7 & 7) << 4, 16), box.data() + piece, 16);
-      }
-      complete(w, barrier | block, static_cast<int64_t>(box.size()));
+      const uint64_t first = to | block, its_barrier = barrier | block;
+      const auto arrive = [&w, map, x = at[0], y = at[1], z = at[2], first, its_barrier] {
+        const auto box = read_box(map, {x, y, z});
+        for (size_t piece = 0; piece < box.size(); piece += 16) {
+          const uint64_t plain = first + piece;
+          std::memcpy(w.shared(plain ^ (plain >> 7 & 7) << 4, 16), box.data() + piece, 16);
+        }
+        complete(w, its_barrier, static_cast<int64_t>(box.size()));
+      };
+      w.block->cluster->under_way.push_back({&w.block_of(first), arrive});
     });
   });
 }
 
 // [to], {four floats}, [barrier]
 void store_async(Warp& w, const Instruction& i, uint32_t lanes) {
+  struct Four {
+    uint64_t to, barrier;
+    float values[4];
+  };
+  std::vector<Four> all;
+  all.reserve(kLanes);
   for_lanes(lanes, [&](int l) {
-    uint8_t* to = w.shared(w.address(i.operands[0], l), 16);
-    for (int k = 0; k < 4; ++k) std::memcpy(to + k * 4, w.values<float>(i.operands[k + 1]) + l, 4);
-    complete(w, w.address(i.operands[5], l), 16);
+    Four one = {w.address(i.operands[0], l), w.address(i.operands[5], l), {}};
+    for (int k = 0; k < 4; ++k) one.values[k] = w.values<float>(i.operands[k + 1])[l];
+    all.push_back(one);
   });
+  const Block& first = w.block_of(all[0].to);
+  w.block->cluster->under_way.push_back({&first, [&w, all = std::move(all)] {
+                                           for (const Four& one : all) {
+                                             std::memcpy(w.shared(one.to, 16), one.values, 16);
+                                             complete(w, one.barrier, 16);
+                                           }
+                                         }});
 }
 
 void map_to_block(Warp& w, const Instruction& i, uint32_t lanes) {
@@ -157,16 +190,16 @@ void add_asynchronous(Operations& all) {
     all[name + " 4"] = {&copy_async, {kAddress, kAddress, 4, 4}};
   }
   for (const std::string name :
-       {"cp.async.commit_group", "griddepcontrol.wait", "griddepcontrol.launch_dependents",
-        "wgmma.fence.sync.aligned", "wgmma.commit_group.sync.aligned", "membar.gl",
-        "fence.mbarrier_init.release.cluster", "fence.proxy.async", "membar.cta"}) {
+       {"griddepcontrol.wait", "griddepcontrol.launch_dependents", "wgmma.fence.sync.aligned",
+        "membar.gl", "fence.mbarrier_init.release.cluster", "fence.proxy.async", "membar.cta"}) {
     all[name] = {&nothing, {}};
   }
   for (const std::string name :
-       {"cp.async.wait_group", "wgmma.wait_group.sync.aligned", "setmaxnreg.inc.sync.aligned.u32",
-        "setmaxnreg.dec.sync.aligned.u32"}) {
+       {"setmaxnreg.inc.sync.aligned.u32", "setmaxnreg.dec.sync.aligned.u32"}) {
     all[name] = {&nothing, {4}};
   }
+  all["cp.async.commit_group"] = {&commit_copies, {}};
+  all["cp.async.wait_group"] = {&wait_copies, {4}};
   all["prefetch.global.L2"] = all["prefetch.tensormap"] = {&nothing, {kAddress}};
   all["mbarrier.init.shared::cta.b64"] = {&barrier_init, {kAddress, 4}};
   all["mbarrier.arrive.shared::cta.b64"] = {&barrier_arrive, {8, kAddress}};

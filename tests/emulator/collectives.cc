@@ -183,6 +183,34 @@ void mma(Warp& w, const Instruction& i, uint32_t) {
   multiply_add(w, rows_of<kF16>(w, &i.operands[4]), b, 8, &i.operands[10], &i.operands[0]);
 }
 
+// f(column, k, eight elements from there on) of B. Returns a hash of all.
+template <class F>
+uint64_t for_operand(Warp& w, const Warp::Read& of, const F& f) {
+  uint64_t hash = 0;
+  for (uint32_t c = 0; c < of.columns; ++c) {
+    for (int k = 0; k < 16; k += 8) {
+      const uint32_t plain = of.start + c / 8 * of.stride + c % 8 * 128 + k * 2;
+      uint16_t bits[8];
+      std::memcpy(bits, w.shared(plain ^ (plain >> 7 & 7) << 4, sizeof bits), sizeof bits);
+      f(static_cast<int>(c), k, bits);
+      uint64_t words[2];
+      std::memcpy(words, bits, sizeof words);
+      hash = (hash ^ words[0]) * 0x9E3779B97F4A7C15 + words[1];
+      hash ^= hash >> 29;
+    }
+  }
+  return hash;
+}
+
+void commit_products(Warp& w, const Instruction&, uint32_t) { w.products.commit(); }
+void wait_products(Warp& w, const Instruction& i, uint32_t) {
+  w.products.wait(*w.values<uint32_t>(i.operands[0]), [&](const Warp::Read& read) {
+    if (for_operand(w, read, [](int, int, const uint16_t(&)[8]) {}) != read.hash) {
+      throw Fault("what a product under way reads was overwritten");
+    }
+  });
+}
+
 // {d} {a} descriptor, add, +1, +1, b's order: b in shared memory in rows of 128 bytes of k,
 // swizzled.
 template <bool kF16>
@@ -196,15 +224,12 @@ void wgmma(Warp& w, const Instruction& i, uint32_t) {
       *w.values<uint32_t>(rest[6]) != 1 || *w.values<uint32_t>(rest[7]) != 1) {
     throw Fault("wgmma of another form");
   }
+  const Warp::Read read = {start, stride, static_cast<uint32_t>(columns), 0};
   float b[16 * kMostColumns];
-  for (int c = 0; c < columns; ++c) {
-    for (int k = 0; k < 16; k += 8) {
-      const uint32_t plain = start + c / 8 * stride + c % 8 * 128 + k * 2;
-      uint16_t bits[8];
-      std::memcpy(bits, w.shared(plain ^ (plain >> 7 & 7) << 4, sizeof bits), sizeof bits);
-      for (int j = 0; j < 8; ++j) b[(k + j) * columns + c] = from_bits<kF16>(bits[j]);
-    }
-  }
+  const uint64_t hash = for_operand(w, read, [&](int c, int k, const uint16_t(&bits)[8]) {
+    for (int j = 0; j < 8; ++j) b[(k + j) * columns + c] = from_bits<kF16>(bits[j]);
+  });
+  w.products.add({read.start, read.stride, read.columns, hash});
   if ((w.predicate(rest[5]) & 1) == 0) {
     for (int k = 0; k < columns / 2; ++k) std::memset(w.values<float>(d[k]), 0, kLanes * 4);
   }
@@ -281,6 +306,9 @@ void add_collectives(Operations& all) {
   all["vote.sync.any.pred"] = together(&vote_any, {kPredicate, kPredicate, 4}, 2);
   all["elect.sync"] = together(&elect, {4, kPredicate, 4}, 2);
   all["bar.warp.sync"] = together([](Warp&, const Instruction&, uint32_t) {}, {4}, 0);
+
+  all["wgmma.commit_group.sync.aligned"] = together(&commit_products, {});
+  all["wgmma.wait_group.sync.aligned"] = together(&wait_products, {4});
 
   all["bar.sync"] = {&barrier_sync, {4}, Kind::kBarrier};
   all["bar.sync 2"] = {&barrier_sync, {4, 4}, Kind::kBarrier};

@@ -138,6 +138,82 @@ TEST(Emulator, SpinsWhileAnotherBlockWorks) {
   EXPECT_EQ(out[0], 5u);
 }
 
+// Thread 0 copies 16 bytes of `out` behind its first four numbers into shared memory and reads them
+// back; `wait` stands between.
+std::string bulk_copy(const std::string& wait) {
+  return R"(
+    mov.u32 %r4, shared;
+    mbarrier.init.shared::cta.b64 [%r4], 1;
+    mov.b32 %r5, 77;
+    st.global.u32 [%rd1+16], %r5;
+    mbarrier.arrive.expect_tx.shared::cta.b64 _, [%r4], 16;
+    add.s32 %r6, %r4, 16;
+    add.s64 %rd3, %rd1, 16;
+    cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes [%r6], [%rd3], 16, [%r4];)" +
+         wait + R"(
+    ld.shared.u32 %r7, [%r6];
+    st.global.u32 [%rd1], %r7;
+  again:
+    mbarrier.try_wait.parity.shared::cta.b64 %p1, [%r4], 0;
+    @!%p1 bra again;)";
+}
+
+TEST(Emulator, CopiesArriveWhenTheyAreWaitedFor) {
+  const Numbers out(8);
+  run_kernel(bulk_copy(R"(
+  first:
+    mbarrier.try_wait.parity.shared::cta.b64 %p2, [%r4], 0;
+    @!%p2 bra first;)"),
+             out, {1});
+  EXPECT_EQ(out[0], 77u);
+  run_kernel(bulk_copy(""), out, {1});
+  EXPECT_EQ(out[0], 0xD6D6D6D6u);
+
+  const std::string copy = R"(
+    mov.u32 %r4, shared;
+    cp.async.ca.shared.global [%r4], [%rd1+16], 4;
+    cp.async.commit_group;
+    cp.async.wait_group WAIT;
+    ld.shared.u32 %r7, [%r4];
+    st.global.u32 [%rd1], %r7;)";
+  for (const auto& [pending, read] : {std::pair{"0", 77u}, {"1", 0xD6D6D6D6u}}) {
+    std::string body = copy;
+    run_kernel(body.replace(body.find("WAIT"), 4, pending), out, {1});
+    EXPECT_EQ(out[0], read);
+  }
+}
+
+TEST(Emulator, ProductsNeedTheirOperandsUntilTheyAreWaitedFor) {
+  const Numbers out(32);
+  const auto product = [](const std::string& between) {
+    return R"(
+    .reg .f32 %f<9>;
+    mov.b32 %f1, 0; mov.b32 %f2, 0; mov.b32 %f3, 0; mov.b32 %f4, 0;
+    mov.b32 %r2, 0x3F803F80;
+    mov.u32 %r4, shared;
+    shl.b32 %r5, %r1, 5;
+    add.s32 %r6, %r4, %r5;
+    st.shared.v4.u32 [%r6], {%r2, %r2, %r2, %r2};
+    st.shared.v4.u32 [%r6+16], {%r2, %r2, %r2, %r2};
+    shr.u32 %r7, %r4, 4;
+    mov.b32 %r8, 0x40000040;
+    mov.b64 %rd3, {%r7, %r8};
+    setp.eq.b32 %p1, 0, 0;
+    bar.sync 0;
+    wgmma.fence.sync.aligned;
+    wgmma.mma_async.sync.aligned.m64n8k16.f32.bf16.bf16 {%f1, %f2, %f3, %f4}, {%r2, %r2, %r2, %r2}, %rd3, %p1, 1, 1, 0;
+    wgmma.commit_group.sync.aligned;)" +
+           between + R"(
+    wgmma.wait_group.sync.aligned 0;
+    mov.b32 %r9, %f1;
+    st.global.u32 [%rd2], %r9;)";
+  };
+  run_kernel(product(""), out, {32});
+  for (int i = 0; i < 32; ++i) EXPECT_EQ(out[i], 0x41800000u);  // 16
+  EXPECT_THAT(fault_of(product("st.shared.u32 [%r6], %r1;"), out, {32}),
+              HasSubstr("what a product under way reads was overwritten"));
+}
+
 TEST(Emulator, StopsWhereAGpuWould) {
   const Numbers out(32);
   EXPECT_THAT(fault_of("st.global.u32 [%rd2+4], %r1;", out, {32}), HasSubstr("is not allocated"));
@@ -160,6 +236,11 @@ TEST(Emulator, StopsWhereAGpuWould) {
                        "@!%p1 bra again;",
                        out, {1}),
               HasSubstr("goes no further"));
+  EXPECT_THAT(fault_of("mov.u32 %r4, shared;\n mbarrier.init.shared::cta.b64 [%r4], 1;\n"
+                       "add.s32 %r6, %r4, 16;\n cp.async.bulk.shared::cluster.global."
+                       "mbarrier::complete_tx::bytes [%r6], [%rd1], 16, [%r4];",
+                       out, {1}),
+              HasSubstr("ended before a copy to it had arrived"));
   EXPECT_THAT(fault_of("frobnicate.b32 %r1, %r2;", out, {1}),
               HasSubstr("unknown instruction frobnicate.b32"));
 }

@@ -9,20 +9,19 @@ uint64_t events = 0;
 
 namespace {
 
-constexpr size_t kAlignment = 512;  // of cudaMalloc
-constexpr uint8_t kGarbage = 0xD6;  // in memory that nobody has written yet
 constexpr int kMostIdlePasses = 1000;
 constexpr uint32_t kLongestTurn = 512;
 
 // How many instructions a warp has until another's turn: each time another number, so that what one
 // does too early another sees, and each run the same ones.
-uint32_t turn() {
+uint32_t pseudo_random() {
   static uint32_t state = 1;
   state ^= state << 13;
   state ^= state >> 17;
   state ^= state << 5;
-  return 16 + state % kLongestTurn;
+  return state;
 }
+uint32_t turn() { return 16 + pseudo_random() % kLongestTurn; }
 
 std::string hex(uint64_t value) {
   char text[32];
@@ -78,7 +77,6 @@ std::vector<uint8_t> take(size_t bytes) {
 std::unique_ptr<Cluster> make_cluster(const Launch& launch, uint32_t index) {
   const Function& f = *launch.function;
   auto cluster = std::make_unique<Cluster>();
-  cluster->launch = &launch;
   const uint32_t size = launch.cluster.count();
   const uint32_t per_row = launch.grid.x / launch.cluster.x;
   const uint32_t threads = launch.block.count();
@@ -110,6 +108,7 @@ std::unique_ptr<Cluster> make_cluster(const Launch& launch, uint32_t index) {
 
 // False once all its warps have ended.
 bool run_cluster(Cluster& cluster) {
+  cluster.deliver();
   bool alive = false;
   for (auto& block : cluster.blocks) {
     for (auto& warp : block->warps) {
@@ -193,12 +192,29 @@ void Cluster::check_arrived() {
   ++events;
 }
 
-uint8_t* Warp::other_shared(uint64_t address, size_t bytes) {
+void Cluster::deliver() {
+  const auto is_done = [](const auto& warp) { return warp->done(); };
+  std::erase_if(under_way, [&](const Delivery& d) {
+    if (std::ranges::all_of(d.to->warps, is_done)) {
+      throw Fault("a block ended before a copy to it had arrived");
+    }
+    ++events;
+    if (pseudo_random() >> 16 & 1) return false;
+    d.arrive();
+    return true;
+  });
+}
+
+const Block& Warp::block_of(uint64_t address) const {
   const uint32_t rank = static_cast<uint32_t>(address) >> kRankShift;
-  const uint32_t offset = static_cast<uint32_t>(address) & ((1u << kRankShift) - 1);
   const auto& blocks = block->cluster->blocks;
   if (rank > blocks.size()) throw Fault("no block of the cluster at " + hex(address));
-  const Block& of = rank == 0 ? *block : *blocks[rank - 1];
+  return rank == 0 ? *block : *blocks[rank - 1];
+}
+
+uint8_t* Warp::other_shared(uint64_t address, size_t bytes) {
+  const uint32_t offset = static_cast<uint32_t>(address) & ((1u << kRankShift) - 1);
+  const Block& of = block_of(address);
   if (offset % bytes != 0) throw Fault("misaligned shared address " + hex(address));
   if (offset < kSharedBase || offset + bytes > of.shared_end) {
     throw Fault("shared address " + hex(address) + " is outside of the block's " +
@@ -229,7 +245,7 @@ uint32_t Warp::ready(const Instruction& i, uint32_t lanes) {
 }
 
 // Of the lanes at the lowest place those that can go on; those that have waited in vain last.
-bool Warp::choose_lanes() {
+void Warp::choose_lanes() {
   for (const uint32_t among : {live & ~tired, live}) {
     for (uint32_t rest = among; rest != 0;) {
       uint32_t lowest = ~0u, lanes = 0;
@@ -240,7 +256,7 @@ bool Warp::choose_lanes() {
         active = now;
         at = lowest;
         tired = 0;
-        return true;
+        return;
       }
     }
   }
@@ -332,38 +348,6 @@ void Warp::run() {
       }
     }
   }
-}
-
-void* Memory::allocate(size_t bytes) {
-  const size_t whole = (std::max<size_t>(bytes, 1) + kAlignment - 1) / kAlignment * kAlignment;
-  void* p = std::aligned_alloc(kAlignment, whole);
-  if (p == nullptr) return nullptr;
-  std::memset(p, kGarbage, whole);
-  all_[reinterpret_cast<uint64_t>(p)] = bytes;
-  return p;
-}
-
-bool Memory::free(void* p) {
-  begin_ = end_ = 0;
-  if (all_.erase(reinterpret_cast<uint64_t>(p)) == 0) return false;
-  std::free(p);
-  return true;
-}
-
-bool Memory::contains(uint64_t address, size_t bytes) const {
-  if (address >= begin_ && address + bytes <= end_) return true;
-  auto it = all_.upper_bound(address);
-  if (it == all_.begin()) return false;
-  --it;
-  if (address + bytes > it->first + it->second) return false;
-  begin_ = it->first;
-  end_ = it->first + it->second;
-  return true;
-}
-
-Memory& memory() {
-  static auto& all = *new Memory;
-  return all;
 }
 
 void run(const Launch& launch) {

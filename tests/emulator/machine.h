@@ -18,6 +18,7 @@
 
 namespace nibble::emulator {
 
+inline constexpr uint8_t kGarbage = 0xD6;  // in memory that nobody has written yet
 inline constexpr int kLanes = 32;
 inline constexpr uint32_t kAllLanes = ~0u;
 
@@ -143,14 +144,57 @@ struct Block {
 };
 
 struct Cluster {
-  const Launch* launch = nullptr;
   std::vector<std::unique_ptr<Block>> blocks;
+  // Copies on their way, each to a block.
+  struct Delivery {
+    const Block* to;
+    std::function<void()> arrive;
+  };
+  std::vector<Delivery> under_way;
+  // Lets about half of them arrive. A Fault for one whose block has ended.
+  void deliver();
   uint32_t phase = 0;
   // The next phase once every warp that has not ended is there.
   void check_arrived();
 };
 
+// What is under way in groups, the oldest first.
+template <class T>
+class Groups {
+ public:
+  void add(T one) { all_.push_back(one); }
+  void commit() { ends_.push_back(all_.size()); }
+  // f of all but the latest `pending` groups.
+  template <class F>
+  void wait(size_t pending, const F& f) {
+    for (; ends_.size() - over_ > pending; ++over_) {
+      for (; next_ < ends_[over_]; ++next_) f(all_[next_]);
+    }
+    if (over_ < ends_.size() || next_ < all_.size()) return;
+    all_.clear();
+    ends_.clear();
+    next_ = over_ = 0;
+  }
+
+ private:
+  std::vector<T> all_;
+  std::vector<size_t> ends_;    // of the groups, in all_
+  size_t next_ = 0, over_ = 0;  // how far those are that were waited for
+};
+
 struct Warp {
+  struct Copy {  // cp.async
+    uint8_t* to;
+    const void* from;
+    uint32_t bytes, valid;
+  };
+  struct Read {  // of a product: B in shared memory
+    uint32_t start, stride, columns;
+    uint64_t hash;
+  };
+  Groups<Copy> copies;
+  Groups<Read> products;
+
   Block* block = nullptr;
   const Launch* launch = nullptr;
   std::vector<uint8_t> registers;  // not cleared: as a warp before has left it
@@ -197,6 +241,8 @@ struct Warp {
     return other_shared(address, bytes);
   }
   uint8_t* global(uint64_t address, size_t bytes);
+  // The block that an address of shared memory is in.
+  const Block& block_of(uint64_t address) const;
 
   // Runs until it ends or waits.
   void run();
@@ -204,7 +250,7 @@ struct Warp {
 
  private:
   uint8_t* other_shared(uint64_t address, size_t bytes);
-  bool choose_lanes();
+  void choose_lanes();
   uint32_t ready(const Instruction& i, uint32_t lanes);
 };
 
