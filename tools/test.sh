@@ -26,7 +26,7 @@ step "Tests under ASan and UBSan, fuzz targets for a bounded time"
 ctest --preset asan -j "$jobs"
 
 if command -v nvcc >/dev/null; then
-  step "CUDA build; kernels of sm_90 on an emulated GPU (ctest -L gpu is for machines with a device)"
+  step "CUDA build; its kernels on an emulated GPU (ctest -L gpu is for machines with a device)"
   # For every architecture again, whatever a developer has set there.
   configure cuda -U NIBBLE_CUDA_PORTABLE -DNIBBLE_EMULATOR=ON
   ninja -C build/cuda -j "$jobs" cuda_objects

@@ -224,8 +224,6 @@ void add_floats(Operations& all) {
       lanes<F, F, F, F>([](F a, F b, F c) { return canonical(__builtin_fmaf(a, b, c)); });
   all["div.rn.f32"] = lanes<F, F, F>([](F a, F b) { return canonical(a / b); });
   all["rcp.rn.f32"] = lanes<F, F>([](F a) { return canonical(1.0f / a); });
-  all["min.f32"] = lanes<F, F, F>(smaller);
-  all["max.f32"] = lanes<F, F, F>(larger);
   all["min.f32"] = lanes<F, F, F>([](F a, F b) { return smaller(a, b); });
   all["max.f32"] = lanes<F, F, F>([](F a, F b) { return larger(a, b); });
   all["neg.f32"] = lanes<F, F>([](F a) { return -a; });

@@ -143,11 +143,11 @@ cudaError_t cudaPointerGetAttributes(cudaPointerAttributes* attributes, const vo
 cudaError_t cudaMemcpyAsync(void* to, const void* from, size_t bytes, cudaMemcpyKind,
                             cudaStream_t stream) {
   NIBBLE_LOCK;
-  return keep(enqueue(stream, {nullptr, {}, [=] { std::memcpy(to, from, bytes); }}));
+  return keep(enqueue(stream, {{}, [=] { std::memcpy(to, from, bytes); }}));
 }
 cudaError_t cudaMemsetAsync(void* to, int value, size_t bytes, cudaStream_t stream) {
   NIBBLE_LOCK;
-  return keep(enqueue(stream, {nullptr, {}, [=] { std::memset(to, value, bytes); }}));
+  return keep(enqueue(stream, {{}, [=] { std::memset(to, value, bytes); }}));
 }
 
 cudaError_t cudaStreamCreateWithFlags(cudaStream_t* stream, unsigned) {
@@ -188,7 +188,7 @@ cudaError_t cudaStreamEndCapture(cudaStream_t stream, cudaGraph_t* graph) {
 }
 cudaError_t cudaLaunchHostFunc(cudaStream_t stream, cudaHostFn_t function, void* data) {
   NIBBLE_LOCK;
-  return keep(enqueue(stream, {nullptr, {}, [=] { function(data); }}));
+  return keep(enqueue(stream, {{}, [=] { function(data); }}));
 }
 
 cudaError_t cudaEventCreate(cudaEvent_t* event) {
@@ -228,15 +228,14 @@ cudaError_t cudaLaunchKernelExC(const cudaLaunchConfig_t* config, const void* ke
     const auto& dim = config->attrs[i].val.clusterDim;
     cluster = {dim.x, dim.y, dim.z};
   }
-  Node node = {kernel,
-               make_launch(kernel, config->gridDim, config->blockDim, config->dynamicSmemBytes,
+  Node node = {make_launch(kernel, config->gridDim, config->blockDim, config->dynamicSmemBytes,
                            cluster, arguments),
                {}};
   if (const cudaError_t status = refuses(node.launch); status != cudaSuccess) return keep(status);
   return keep(enqueue(config->stream, std::move(node)));
 }
 
-// A node is its number, from one on.
+// A node's handle is where it stands, so a graph that is not captured has one only.
 cudaError_t cudaGraphCreate(cudaGraph_t* graph, unsigned) {
   *graph = reinterpret_cast<cudaGraph_t>(new Graph);
   return cudaSuccess;
@@ -250,9 +249,7 @@ cudaError_t cudaGraphAddKernelNode(cudaGraphNode_t* node, cudaGraph_t graph, con
   NIBBLE_LOCK;
   auto& nodes = reinterpret_cast<Graph*>(graph)->nodes;
   nodes.push_back(
-      {p->func,
-       make_launch(p->func, p->gridDim, p->blockDim, p->sharedMemBytes, 1, p->kernelParams),
-       {}});
+      {make_launch(p->func, p->gridDim, p->blockDim, p->sharedMemBytes, 1, p->kernelParams), {}});
   *node = reinterpret_cast<cudaGraphNode_t>(&nodes.back());
   return cudaSuccess;
 }

@@ -1,7 +1,7 @@
 #include "tests/emulator/machine.h"
 
 #include <algorithm>
-#include <cstdlib>
+#include <cstdio>
 
 namespace nibble::emulator {
 

@@ -1,7 +1,8 @@
 // A GPU made of the CPU: it runs the PTX that the kernels are compiled to, one lane after the
 // other, so that what they compute can be tested where there is no device. It knows the
-// instructions that Nibble's kernels have and says which one it lacks. Copies and products are done
-// at once, where they are asked for: what waits too little for them is not found.
+// instructions that Nibble's kernels have and says which one it lacks. Copies arrive some time
+// after they were asked for, cp.async's when they are waited for; a product is done at once, but
+// nobody may write what it reads before it was waited for.
 #pragma once
 
 #include <cstdint>

@@ -26,7 +26,6 @@ struct Chip {
 const Chip& chip();
 
 struct Node {
-  const void* kernel = nullptr;
   Launch launch;
   std::function<void()> other;  // a copy and the like
 };

@@ -48,13 +48,14 @@ __device__ __forceinline__ float block_sum(float x, float* partial) {
   return sum;
 }
 
-// kUnits * 16 elements a thread. kPrefetch: the next row's are loaded while this one is summed.
-// Without a residual MXFP4 needs more than the registers of two full CTAs on sm_120.
 template <DType kType, bool kResidual, int kUnits>
 constexpr int most_threads() {
   const bool by_k = kType != DType::kF32 && !kResidual && kUnits > 2;  // norm_units: five warps
   return by_k ? 160 : kMaxThreads;
 }
+
+// kUnits * 16 elements a thread. kPrefetch: the next row's are loaded while this one is summed.
+// Without a residual MXFP4 needs more than the registers of two full CTAs on sm_120.
 template <WeightFormat kFormat, DType kType, bool kResidual, int kUnits, bool kPrefetch>
 __global__ void __launch_bounds__(
     most_threads<kType, kResidual, kUnits>(),

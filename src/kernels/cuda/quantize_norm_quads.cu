@@ -27,6 +27,7 @@ constexpr int kMaxWarps = 8;
 // warps on an SM: 5120 and 6144 1.11 and 1.09 times a copy, shorter and longer ones up to 12 %
 // slower than now.)
 constexpr int warps_on_sm(int units) { return units == 5 ? 12 : 16; }
+constexpr int most_warps(int units) { return units == 5 ? 2 : kMaxWarps; }
 constexpr int64_t kFewestQuads = 2;  // of a CTA: below, single rows spread better
 constexpr int64_t kMaxCols = kMaxWarps * 32 * 2 * 16;
 constexpr uint32_t kMaxGroups = kMaxCols / 64;  // of four columns of scales
@@ -43,8 +44,7 @@ struct QuadShape {
 // kFused: as in quantize.cuh; one instruction an element less is 2 to 4 % of the time. kUnits: of
 // sixteen elements a thread (norm_units).
 template <WeightFormat kFormat, DType kType, bool kFused, int kUnits>
-__global__ void __launch_bounds__(kUnits == 5 ? 64 : 32 * kMaxWarps,
-                                  warps_on_sm(kUnits) / (kUnits == 5 ? 2 : kMaxWarps))
+__global__ void __launch_bounds__(32 * most_warps(kUnits), warps_on_sm(kUnits) / most_warps(kUnits))
     quads_kernel(const QuantizeParams p, const NormParams n, const QuadShape s) {
   using Input = Elements16<kType>;
   using Floats = Elements16<DType::kF32>;
