@@ -1,7 +1,9 @@
 // Quantizing on a CUDA device against the best plain copy of the same bytes, over 99 sizes:
-//   bench_cuda_quantize [--out FILE] [--summary FILE] [--quick] [--commit HASH] [--date DAY]
+//   bench_cuda_quantize [--out FILE] [--summary FILE] [--quick] [--rms-norm M,...] [--commit HASH]
+//                       [--date DAY]
 // --out gets every size; --summary the table of docs/quantize.md: the 99 sizes by their number of
-// elements, then everything else at the largest of its sizes.
+// elements, then everything else at the largest of its sizes. --rms-norm: instead of all these, M
+// rows of RMSNorm at the hidden sizes of models.
 // One harness for both: CUDA graphs over buffers that rotate through more than L2, the median of
 // repeated replays. "null" times the same kernel twice: what differs by less is noise. That the
 // quantizer's bytes are right is for `nibble selftest --device cuda` to say.
@@ -18,6 +20,7 @@
 #include <map>
 #include <nlohmann/json.hpp>
 #include <random>
+#include <sstream>
 #include <string>
 #include <vector>
 
@@ -285,6 +288,14 @@ void write(const std::string& path, const Json& json) {
   if (!path.empty()) std::ofstream(path) << json.dump(1) << "\n";
 }
 
+// "1,16"
+std::vector<int64_t> numbers(const std::string& list) {
+  std::vector<int64_t> all;
+  std::istringstream in(list);
+  for (std::string number; std::getline(in, number, ',');) all.push_back(std::stoll(number));
+  return all;
+}
+
 }  // namespace
 }  // namespace nibble
 
@@ -293,6 +304,7 @@ int main(int argc, char** argv) {
   std::string out, summary_out, commit = "unknown", date = "unknown";
   std::string command = "bench_cuda_quantize";
   bool quick = false;
+  std::vector<int64_t> norm_rows;
   for (int i = 1; i < argc; ++i) {
     const bool is_path =
         i > 1 && (!std::strcmp(argv[i - 1], "--out") || !std::strcmp(argv[i - 1], "--summary"));
@@ -302,6 +314,7 @@ int main(int argc, char** argv) {
     if (!std::strcmp(argv[i], "--summary") && i + 1 < argc) summary_out = argv[i + 1];
     if (!std::strcmp(argv[i], "--date") && i + 1 < argc) date = argv[i + 1];
     if (!std::strcmp(argv[i], "--commit") && i + 1 < argc) commit = argv[i + 1];
+    if (!std::strcmp(argv[i], "--rms-norm") && i + 1 < argc) norm_rows = numbers(argv[i + 1]);
   }
   try {
     const Device device = Device::cuda();
@@ -333,6 +346,19 @@ int main(int argc, char** argv) {
     nlohmann::ordered_json rows = nlohmann::ordered_json::array();
     double log_sum = 0, worst = 0;
     int count = 0;
+    const auto fused = [&](int64_t m, int64_t k, QuantizeInput input, bool residual) {
+      QuantizeDesc desc = plain(m, k);
+      desc.input = input;
+      desc.has_residual = residual;
+      rows.push_back(bench.run(desc, quick));
+    };
+    for (const int64_t m : norm_rows) {
+      for (const int64_t k : kHiddenSizes) fused(m, k, QuantizeInput::kRmsNorm, false);
+    }
+    if (!norm_rows.empty()) {
+      write(out, rows);
+      return 0;
+    }
     const std::vector<int64_t> ks = {512, 1024, 2048, 4096, 6144, 8192, 12288, 16384, 32768};
     for (int64_t m = 128; m <= 131072; m *= 2) {
       for (const int64_t k : ks) {
@@ -347,12 +373,6 @@ int main(int argc, char** argv) {
     for (const int64_t m : {1024, 8192, 65536}) {
       for (const QuantizeDesc& desc : variants(m, kCols)) rows.push_back(bench.run(desc, quick));
     }
-    const auto fused = [&](int64_t m, int64_t k, QuantizeInput input, bool residual) {
-      QuantizeDesc desc = plain(m, k);
-      desc.input = input;
-      desc.has_residual = residual;
-      rows.push_back(bench.run(desc, quick));
-    };
     // What models have besides: of Llama, Qwen and DeepSeek.
     for (const int64_t k : {9728, 14336}) fused(65536, k, QuantizeInput::kSiluMul, false);
     for (const int64_t k : kHiddenSizes) fused(65536, k, QuantizeInput::kRmsNorm, false);
