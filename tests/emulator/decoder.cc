@@ -66,10 +66,8 @@ class Decoder {
     }
   }
 
-  // What follows begins at such an address.
-  void align_shared(size_t align) {
-    out_.shared_bytes = round_up(kSharedBase + out_.shared_bytes, align) - kSharedBase;
-  }
+  // Counted from kSharedBase, as ptxas does: of an alignment above that only the base's is kept.
+  void align_shared(size_t align) { out_.shared_bytes = round_up(out_.shared_bytes, align); }
 
   void declare_shared(const Variable& v) {
     align_shared(v.align);

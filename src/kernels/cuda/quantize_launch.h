@@ -60,9 +60,11 @@ struct NormParams {
   float eps = 0.0f;
 };
 constexpr int64_t kMaxNormCols = 32768;
-// Units of sixteen elements that a thread holds of a row of 16-bit elements without a residual. By
-// k alone: it decides in which order the squares are summed, so few rows and many agree. Three or
-// five where whole warps come out even with them; docs/quantize.md has what that gains.
+// Units of sixteen elements that a thread holds of a row of 16-bit elements without a residual
+// where there are many rows. Three or five where whole warps come out even with them;
+// docs/quantize.md has what that gains. Few rows take two a thread, and where it is not two here
+// they too add up the squares of each unit by itself: a row's bits stay the same however many there
+// are.
 constexpr int norm_units(int64_t k) {
   const int64_t slots = (k + 511) / 512;  // of a warp's 32 units
   if (slots == 10) return 5;

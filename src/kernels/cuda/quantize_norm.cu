@@ -28,18 +28,30 @@ struct NormShape {
   float one_over_k;
 };
 
-// The sum over the CTA, of fp32 terms in an order that only the number of threads decides: each
-// warp leaves eight sums, and every warp adds all of them. quantize_norm_quads.cu adds in the same
-// order.
-__device__ __forceinline__ float block_sum(float x, float* partial) {
-  x += __shfl_xor_sync(~0u, x, 1);
-  x += __shfl_xor_sync(~0u, x, 2);
-  if (threadIdx.x % 4 == 0) partial[threadIdx.x / 4] = x;
+// The sum over the CTA, of fp32 terms in an order that only k decides, as quantize_norm_quads.cu
+// adds them: eight lanes of a warp leave a sum each, of all that they have or, with kByUnit, of a
+// unit, and every warp adds all of these.
+template <bool kByUnit, int kSums>
+__device__ __forceinline__ float block_sum(const float (&sums)[kSums], float* partial) {
+  const uint32_t lane = threadIdx.x % 32, first = (threadIdx.x - lane) * kSums / 4 + lane / 4;
+#pragma unroll
+  for (int i = 0; i < kSums; ++i) {
+    float x = sums[i];
+    x += __shfl_xor_sync(~0u, x, 1);
+    x += __shfl_xor_sync(~0u, x, 2);
+    if (lane % 4 == 0) partial[first + i * 8] = x;
+  }
   __syncthreads();
+  const uint32_t all = blockDim.x * kSums / 4;
   float sum = 0.0f;
+  if constexpr (kByUnit) {
+    if (lane * 4 < all) {
+      const float4 p = *reinterpret_cast<const float4*>(partial + lane * 4);
+      sum = (p.x + p.y) + (p.z + p.w);
+    }
+  } else {
 #pragma unroll 1
-  for (uint32_t i = threadIdx.x % 32 * 2; i < blockDim.x / 4; i += 64) {
-    sum += partial[i] + partial[i + 1];
+    for (uint32_t i = lane * 2; i < all; i += 64) sum += partial[i] + partial[i + 1];
   }
 #pragma unroll
   for (int distance = 16; distance > 0; distance /= 2) {
@@ -48,26 +60,22 @@ __device__ __forceinline__ float block_sum(float x, float* partial) {
   return sum;
 }
 
-template <DType kType, bool kResidual, int kUnits>
-constexpr int most_threads() {
-  const bool by_k = kType != DType::kF32 && !kResidual && kUnits > 2;  // norm_units: five warps
-  return by_k ? 160 : kMaxThreads;
-}
-
 // kUnits * 16 elements a thread. kPrefetch: the next row's are loaded while this one is summed.
-// Without a residual MXFP4 needs more than the registers of two full CTAs on sm_120.
-template <WeightFormat kFormat, DType kType, bool kResidual, int kUnits, bool kPrefetch>
+// kByUnit: see block_sum. Without a residual MXFP4 needs more than the registers of two full CTAs
+// on sm_120.
+template <WeightFormat kFormat, DType kType, bool kResidual, int kUnits, bool kPrefetch,
+          bool kByUnit>
 __global__ void __launch_bounds__(
-    most_threads<kType, kResidual, kUnits>(),
+    kMaxThreads,
     kPrefetch&& kType != DType::kF32 && (kResidual || kFormat == WeightFormat::kNvfp4) ? 2 : 1)
     norm_kernel(const QuantizeParams p, const NormParams n, const NormShape s) {
   using Input = Elements16<kType>;
   constexpr bool kMx = kFormat == WeightFormat::kMxfp4;
   constexpr int kLanesPerBlock = kMx ? 2 : 1;
   // Sums beside each other wait less for each other; with a residual, memory is what is waited for.
-  constexpr int kSums = kResidual ? 1 : 4;
+  constexpr int kSums = kByUnit ? kUnits : 1, kChains = kResidual ? 1 : kByUnit ? 2 : 4;
   const bool add = kResidual && n.residual != nullptr;
-  __shared__ float partial[2][kMaxThreads / 4];
+  __shared__ alignas(16) float partial[2][kMaxThreads / 4];
   // Scales of the rows of a quad, as they lie in memory; padding stays zero.
   extern __shared__ uint4 staging[];
 
@@ -115,7 +123,7 @@ __global__ void __launch_bounds__(
     if (at >= s.padded_rows) break;
     const bool in_matrix = at < p.m;
     Input h[kUnits];
-    float sums[kSums] = {};
+    float chains[kSums][kChains] = {};
 #pragma unroll
     for (int u = 0; u < kUnits; ++u) {
       const Loaded in = kPrefetch ? next[u] : load(i, u);
@@ -128,13 +136,19 @@ __global__ void __launch_bounds__(
       if constexpr (kPrefetch) next[u] = load(i + 1, u);
       for_each<16>([&]<int j>() {
         const float x = h[u].template get<j>();
-        sums[j % kSums] = __fmaf_rn(x, x, sums[j % kSums]);
+        float& chain = chains[kByUnit ? u : 0][j % kChains];
+        chain = __fmaf_rn(x, x, chain);
       });
     }
+    float sums[kSums];
+    for (int of = 0; of < kSums; ++of) {
+      const auto& c = chains[of];
+      sums[of] = c[0];
+      if constexpr (kChains == 2) sums[of] = c[0] + c[1];
+      if constexpr (kChains == 4) sums[of] = (c[0] + c[1]) + (c[2] + c[3]);
+    }
     // Two places in turn, so that no thread overwrites what another still reads.
-    float sum = sums[0];
-    if constexpr (kSums == 4) sum = (sums[0] + sums[1]) + (sums[2] + sums[3]);
-    const float total = block_sum(sum, partial[i % 2]);
+    const float total = block_sum<kByUnit>(sums, partial[i % 2]);
     float factor;
     asm("rsqrt.approx.ftz.f32 %0, %1;" : "=f"(factor) : "f"(__fmaf_rn(total, s.one_over_k, n.eps)));
 #pragma unroll
@@ -182,7 +196,8 @@ __global__ void __launch_bounds__(
   }
 }
 
-template <WeightFormat kFormat, DType kType, bool kResidual, int kUnits, bool kPrefetch>
+template <WeightFormat kFormat, DType kType, bool kResidual, int kUnits, bool kPrefetch,
+          bool kByUnit = false>
 void launch_units(const QuantizeParams& p, const NormParams& n, nibble::Stream stream) {
   const int64_t block = block_size(p.format), cols = p.k / block;
   const int64_t tile = scale_tile_rows(p.layout);
@@ -199,7 +214,8 @@ void launch_units(const QuantizeParams& p, const NormParams& n, nibble::Stream s
           .shared_bytes = quads > 0 ? static_cast<size_t>(padded_cols) * kQuad : 0,
           .pdl = stream.pdl,
           .stream = stream},
-         "quantize_rms_norm", norm_kernel<kFormat, kType, kResidual, kUnits, kPrefetch>, p, n, s);
+         "quantize_rms_norm", norm_kernel<kFormat, kType, kResidual, kUnits, kPrefetch, kByUnit>, p,
+         n, s);
 }
 
 template <WeightFormat kFormat, DType kType>
@@ -207,9 +223,9 @@ void launch_type(const QuantizeParams& p, const NormParams& n, nibble::Stream st
   const int64_t threads = (p.k + 15) / 16;
   if (n.residual == nullptr && threads <= 2 * kMaxThreads) {
     if constexpr (kType != DType::kF32) {
-      const int units = norm_units(p.k);
-      if (units == 3) return launch_units<kFormat, kType, false, 3, true>(p, n, stream);
-      if (units == 5) return launch_units<kFormat, kType, false, 5, true>(p, n, stream);
+      if (norm_units(p.k) > 2) {
+        return launch_units<kFormat, kType, false, 2, true, true>(p, n, stream);
+      }
     }
     return launch_units<kFormat, kType, false, 2, true>(p, n, stream);
   }

@@ -52,11 +52,13 @@ __global__ void __launch_bounds__(32 * most_warps(kUnits), warps_on_sm(kUnits) /
   constexpr bool kShared = kUnits > 2;  // the weights
   constexpr uint32_t kLanesPerBlock = kMx ? 2 : 1;
   constexpr uint32_t kCols = 32 / kLanesPerBlock;  // of scales, of a warp's 32 units
-  constexpr int kSums = kMaxWarps * 8;
-  // Two places for sums and for scales, in turn: none is overwritten while it is still read.
+  // Each warp leaves eight, of more than two units eight of each.
+  constexpr int kSums = kMaxCols / (kUnits > 2 ? 512 : 1024) * 8;
+  // Two places for sums and for the scales of a group, in turn: none is overwritten while it is
+  // still read. (ptxas keeps no alignment of more than 1024 bytes.)
   __shared__ alignas(2 * kSums * 4) float sums[2 * kSums];
-  __shared__ alignas(2 * kMaxGroups * 16) uint4 staging[2 * kMaxGroups];  // as in memory
-  extern __shared__ uint4 shared_weights[];                               // with kShared
+  __shared__ alignas(32) uint4 staging[2 * kMaxGroups];  // as in memory
+  extern __shared__ uint4 shared_weights[];              // with kShared
 
   pdl_wait();
   const uint32_t lane = threadIdx.x % 32, warp = threadIdx.x / 32;
@@ -113,12 +115,12 @@ __global__ void __launch_bounds__(32 * most_warps(kUnits), warps_on_sm(kUnits) /
     auto* to = reinterpret_cast<uint4*>(p.scales) + int64_t{tile * s.groups} * s.quads_of_tile +
                of % s.quads_of_tile;
     for (uint32_t i = threadIdx.x; i < s.groups; i += blockDim.x) {
-      to[i * s.quads_of_tile] = staging[stage * kMaxGroups + i];
+      to[i * s.quads_of_tile] = staging[2 * i + stage];
     }
   };
-  uint32_t mine = shared_address(sums + threadIdx.x / 4);
-  uint32_t all = shared_address(sums + lane * 2);
-  uint32_t scale_at = shared_address(reinterpret_cast<uint8_t*>(staging) + col / 4 * 16 + col % 4);
+  uint32_t mine = shared_address(sums + (kShared ? first_unit : threadIdx.x) / 4);
+  uint32_t all = shared_address(sums + lane * (kSums / 32));
+  uint32_t scale_at = shared_address(reinterpret_cast<uint8_t*>(staging) + col / 4 * 32 + col % 4);
   compute_now(mine);
   compute_now(all);
   compute_now(scale_at);
@@ -127,7 +129,7 @@ __global__ void __launch_bounds__(32 * most_warps(kUnits), warps_on_sm(kUnits) /
 #pragma unroll 1
   while (quad < s.quads) {
     Floats x[kUnits];
-    float parts[4] = {};
+    float parts[kShared ? kUnits : 2][2] = {};
 #pragma unroll
     for (int u = 0; u < kUnits; ++u) {
       x[u] = elements_of<DType::kF32>([&]<int j>() {
@@ -138,7 +140,8 @@ __global__ void __launch_bounds__(32 * most_warps(kUnits), warps_on_sm(kUnits) /
       // Not by tensor cores: fewer instructions, but the chip's clock falls by a tenth with them.
       for_each<16>([&]<int j>() {
         const float e = x[u].template get<j>();
-        parts[j % 4] = __fmaf_rn(e, e, parts[j % 4]);
+        float& part = kShared ? parts[u][j % 2] : parts[j % 4 / 2][j % 2];
+        part = __fmaf_rn(e, e, part);
       });
     }
     const uint32_t at = row;
@@ -149,15 +152,28 @@ __global__ void __launch_bounds__(32 * most_warps(kUnits), warps_on_sm(kUnits) /
     src += int64_t{step} * s.src_row_bytes;
     load();
 
-    // The sum over the CTA, in an order that only the number of threads decides. Eight lanes of a
-    // warp leave a sum each, and every warp adds all of them; zeros for warps that there are not.
-    float sum = (parts[0] + parts[1]) + (parts[2] + parts[3]);
-    sum += __shfl_xor_sync(~0u, sum, 1);
-    sum += __shfl_xor_sync(~0u, sum, 2);
-    store_shared(mine, sum);
+    // The sum over the CTA, in an order that only k decides. Eight lanes of a warp leave a sum
+    // each, and every warp adds all of them; zeros for warps that there are not.
+    const auto leave = [&](uint32_t at, float sum) {
+      sum += __shfl_xor_sync(~0u, sum, 1);
+      sum += __shfl_xor_sync(~0u, sum, 2);
+      store_shared(at, sum);
+    };
+    if constexpr (kShared) {
+#pragma unroll
+      for (int u = 0; u < kUnits; ++u) leave(mine + u * 32, parts[u][0] + parts[u][1]);
+    } else {
+      leave(mine, (parts[0][0] + parts[0][1]) + (parts[1][0] + parts[1][1]));
+    }
     __syncthreads();
-    const float2 pair = load_shared_f32x2(all);
-    sum = pair.x + pair.y;
+    float sum;
+    if constexpr (kShared) {
+      const float4 four = load_shared_f32x4(all);
+      sum = (four.x + four.y) + (four.z + four.w);
+    } else {
+      const float2 pair = load_shared_f32x2(all);
+      sum = pair.x + pair.y;
+    }
     mine ^= kSums * 4, all ^= kSums * 4;
 #pragma unroll
     for (int distance = 16; distance > 0; distance /= 2) {
@@ -202,7 +218,7 @@ __global__ void __launch_bounds__(32 * most_warps(kUnits), warps_on_sm(kUnits) /
       const bool valid = in_matrix && u * 32 < units_left;
       if (valid) codes[u * 32] = q[u].codes;
       if (static_cast<int>(u * kCols) < cols_left) {
-        store_shared_u8(scale_at + u * kCols * 4, valid ? q[u].scale : 0);
+        store_shared_u8(scale_at + u * kCols * 8, valid ? q[u].scale : 0);
       }
     }
     scale_at += 4;
@@ -211,7 +227,7 @@ __global__ void __launch_bounds__(32 * most_warps(kUnits), warps_on_sm(kUnits) /
       first = false;
       quad += gridDim.x;
       stage ^= 1;
-      scale_at = (scale_at - 16) ^ kMaxGroups * 16;
+      scale_at = (scale_at - 16) ^ 16;
     }
   }
   pdl_trigger();
