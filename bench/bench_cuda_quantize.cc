@@ -354,6 +354,7 @@ int main(int argc, char** argv) {
     };
     for (const int64_t m : norm_rows) {
       for (const int64_t k : kHiddenSizes) fused(m, k, QuantizeInput::kRmsNorm, false);
+      fused(m, kCols, QuantizeInput::kRmsNorm, false);
     }
     if (!norm_rows.empty()) {
       write(out, rows);

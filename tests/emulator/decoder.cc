@@ -66,8 +66,12 @@ class Decoder {
     }
   }
 
-  // Counted from kSharedBase, as ptxas does: of an alignment above that only the base's is kept.
-  void align_shared(size_t align) { out_.shared_bytes = round_up(out_.shared_bytes, align); }
+  // ptxas counts from kSharedBase, and says nothing where an address is then aligned less.
+  void align_shared(size_t align) {
+    if (align > kSharedBase)
+      throw Fault("shared memory is not aligned to " + std::to_string(align));
+    out_.shared_bytes = round_up(out_.shared_bytes, align);
+  }
 
   void declare_shared(const Variable& v) {
     align_shared(v.align);
