@@ -24,13 +24,18 @@ endif()
 set(NIBBLE_TEST_ENVIRONMENT "NIBBLE_CACHE_DIR=${PROJECT_BINARY_DIR}/empty-cache")
 
 # A GoogleTest program: in tests/text/, nibble_test(tokenizer_test DEPS text) builds tokenizer_test.cc.
-# Every test program is one CTest entry with the label `cpu` (or LABEL gpu).
+# Every test program is one CTest entry with the label `cpu` (or LABEL gpu). LONG_LOOPS: its own code
+# takes half a minute at -O0.
 function(nibble_test path)
-  cmake_parse_arguments(ARG "" "LABEL;TIMEOUT" "DEPS;SOURCES;PRIVATE" ${ARGN})
+  cmake_parse_arguments(ARG "LONG_LOOPS" "LABEL;TIMEOUT" "DEPS;SOURCES;PRIVATE" ${ARGN})
   string(REPLACE "/" "_" target "${path}")
   add_executable(${target} ${path}.cc ${ARG_SOURCES})
   target_include_directories(${target} PRIVATE ${PROJECT_SOURCE_DIR})
-  target_compile_options(${target} PRIVATE ${NIBBLE_WARNINGS} ${NIBBLE_QUICK_COMPILE})
+  set(level ${NIBBLE_QUICK_COMPILE})
+  if(ARG_LONG_LOOPS)
+    set(level -O1)
+  endif()
+  target_compile_options(${target} PRIVATE ${NIBBLE_WARNINGS} ${level})
   foreach(dep ${ARG_DEPS})
     string(REPLACE "/" "_" dep_target "nibble_${dep}")
     target_link_libraries(${target} PRIVATE ${dep_target})

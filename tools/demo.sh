@@ -6,13 +6,13 @@ source "$(dirname "${BASH_SOURCE[0]}")/env.sh"
 tools/setup.sh demo
 
 mkdir -p build
-if [[ ! -f build/build.ninja ]]; then
+if [[ ! -f build/cpu/build.ninja ]]; then
   step "Configure"
   # The demo needs no googletest; `make test` turns the tests on in the same folder later.
   configure cpu -DNIBBLE_TESTS=OFF
 fi
 step "Build"
-ninja -C build nibble
+ninja -C build/cpu nibble
 tools/demo_models.sh
 
 step "Generate from the NVFP4 checkpoint"

@@ -15,7 +15,7 @@ tools/format.sh --check
 
 step "Release build"
 configure cpu -DNIBBLE_TESTS=ON
-ninja -C build -j "$jobs"
+ninja -C build/cpu -j "$jobs"
 tools/demo_models.sh
 
 step "ASan and UBSan build"

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Runs clang-tidy over src/ and apps/, skipping what passed before with the same contents.
 
-    tidy.py [BUILD]        BUILD (default: build) has been built, so ninja knows every header
+    tidy.py [BUILD]        BUILD (default: build/cpu) has been built, so ninja knows every header
 
 clang-tidy takes seconds a file. A file that passed leaves a stamp in the user's cache folder, named
 by the hash of the file, of every header of ours it includes, of .clang-tidy and of the compiler's
@@ -49,7 +49,7 @@ def stamp_of(entry: dict[str, str], files: list[Path], version: bytes) -> str:
 
 
 def main(argv: list[str]) -> int:
-    build = (ROOT / (argv[0] if argv else "build")).resolve()
+    build = (ROOT / (argv[0] if argv else "build/cpu")).resolve()
     cache = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "nibble/tidy"
     cache.mkdir(parents=True, exist_ok=True)
     version = subprocess.run(["clang-tidy", "--version"], check=True, capture_output=True).stdout

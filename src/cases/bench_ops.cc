@@ -1,6 +1,7 @@
 #include <algorithm>
 #include <chrono>
 #include <optional>
+#include <utility>
 
 #include "base/cuda.h"
 #include "cases/case_file.h"
@@ -189,18 +190,26 @@ void bench_host(const TimedGemm::Options& options, DType type, const Device& dev
   std::optional<GemmPlan> plan;
   add("making the first plan", {seconds_of([&] { plan.emplace(weight, device, plan_options); })});
   const auto run = [&](int64_t m) { plan->run(a[0], options.k, d[0], options.n, m); };
-  // Each call right behind another kernel: behind a pause of milliseconds, a launch takes 20 us
-  // more.
-  constexpr int kSettled = 90, kAll = 100;
-  for (const int64_t m : {1, 16, 64}) {
-    std::vector<double> calls, results;
-    for (int call = 0; call < kAll; ++call) {
-      run(options.max_m);
+  // A call right behind another kernel, until it returns and until its result is there: behind a
+  // pause of milliseconds, a launch takes 20 us more.
+  const auto call_behind = [&](int64_t m) {
+    run(options.max_m);
+    device.synchronize();
+    double call = 0;
+    const double result = seconds_of([&] {
+      call = seconds_of([&] { run(m); });
       device.synchronize();
-      results.push_back(seconds_of([&] {
-        calls.push_back(seconds_of([&] { run(m); }));
-        device.synchronize();
-      }));
+    });
+    return std::pair(call, result);
+  };
+  constexpr int kSettled = 90, kAll = 100;
+  constexpr int64_t kRows[] = {1, 16, 64};
+  for (const int64_t m : kRows) {
+    std::vector<double> calls, results;
+    for (int i = 0; i < kAll; ++i) {
+      const auto [call, result] = call_behind(m);
+      calls.push_back(call);
+      results.push_back(result);
     }
     const auto first_and_settled = [&](const char* what, const std::vector<double>& seconds) {
       add(fmt::format("first {}, m={}", what, m), {seconds.front()});
@@ -214,6 +223,11 @@ void bench_host(const TimedGemm::Options& options, DType type, const Device& dev
     making.push_back(seconds_of([&] { GemmPlan(weight, device, plan_options); }));
   }
   add("making a plan", making);
+  // What a call takes for the host's cold caches, without being the first.
+  for (const int64_t m : kRows) {
+    add(fmt::format("plan.run until its result behind {} plans, m={}", kRepeats, m),
+        {call_behind(m).second});
+  }
   for (int i = 0; i < kRepeats; ++i) {
     device.synchronize();
     running.push_back(seconds_of([&] {

@@ -68,11 +68,13 @@ class CudaQuantize : public testing::Test {
     cuda::fill(x.codes.get(), 0xA5, x.m * x.k / 2 + 2 * kGuard, device_->stream().cuda);
     cuda::fill(x.scales.get(), 0xA5, scale_room(x.m, x.k), device_->stream().cuda);
   }
+  // Of a matrix as large as its memory, with 128x4 scales or fewer.
   bool guards_hold(const Matrix& x) const {
     const auto holds = [&](const uint8_t* p) {
       return std::ranges::all_of(fetch(p, kGuard), [](uint8_t byte) { return byte == 0xA5; });
     };
-    return holds(x.codes.data()) && holds(x.codes.data() + kGuard + x.m * x.k / 2);
+    return holds(x.codes.data()) && holds(x.codes.data() + kGuard + x.m * x.k / 2) &&
+           holds(x.scales.data()) && holds(x.scales.data() + scale_room(x.m, x.k) - kGuard);
   }
   std::string error_of(const QuantizeArgs& a) const {
     try {
