@@ -1,7 +1,8 @@
 #!/usr/bin/env python3
 """Sums up a run of the Hopper GEMMs beside their peers in one PyTorch process.
 
-    peers_table.py RUN.csv --commit COMMIT --date YYYY-MM-DD > bench/results/h200_peers.json
+    peers_table.py RUN.csv --driver VERSION --cpu NAME --commit COMMIT --date YYYY-MM-DD \
+        > bench/results/h200_peers.json
 
 RUN.csv has columns peer, N, K, M, us, relerr: vLLM's Marlin, humming, cuBLAS bf16, Nibble
 (tools/peers_plugin.py) and a second cuBLAS as the null test, timed in turns on one card."""
@@ -25,8 +26,8 @@ def geomean(values: list[float]) -> float:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("csv")
-    parser.add_argument("--commit", required=True)
-    parser.add_argument("--date", required=True)
+    for name in ("driver", "cpu", "commit", "date"):
+        parser.add_argument(f"--{name}", required=True)
     args = parser.parse_args()
     cells: dict[tuple[int, int, int], dict[str, float]] = {}
     errors: dict[str, float] = {}
@@ -45,8 +46,8 @@ def main() -> None:
                 "least of six": round(min(best), 3),
                 "null": round(geomean([c[NULL] / c["cublas_bf16"] for c in here]), 3)}
         rows.append(row)
-    result = {"device": "NVIDIA H200", "cpu": "Intel(R) Xeon(R) Processor, 16 cores",
-              "driver": "580.159.04", "commit": args.commit,
+    result = {"device": "NVIDIA H200", "cpu": args.cpu, "driver": args.driver,
+              "commit": args.commit,
               "command": f"tools/peers_table.py {args.csv}", "date": args.date,
               "peers": "vLLM 0.33.0 Marlin and humming 0.1.19 with torch 2.11.0+cu130",
               "largest relative error": errors, "rows": rows,

@@ -55,7 +55,7 @@ __global__ void __launch_bounds__(32 * most_warps(kUnits), warps_on_sm(kUnits) /
   // Each warp leaves eight, of more than two units eight of each.
   constexpr int kSums = kMaxCols / (kUnits > 2 ? 512 : 1024) * 8;
   // Two places for sums and for the scales of a group, in turn: none is overwritten while it is
-  // still read. (ptxas keeps no alignment of more than 1024 bytes.)
+  // still read. (Side by side: an alignment of more than 1024 bytes ptxas does not keep.)
   __shared__ alignas(2 * kSums * 4) float sums[2 * kSums];
   __shared__ alignas(32) uint4 staging[2 * kMaxGroups];  // as in memory
   extern __shared__ uint4 shared_weights[];              // with kShared
@@ -154,10 +154,10 @@ __global__ void __launch_bounds__(32 * most_warps(kUnits), warps_on_sm(kUnits) /
 
     // The sum over the CTA, in an order that only k decides. Eight lanes of a warp leave a sum
     // each, and every warp adds all of them; zeros for warps that there are not.
-    const auto leave = [&](uint32_t at, float sum) {
+    const auto leave = [](uint32_t to, float sum) {
       sum += __shfl_xor_sync(~0u, sum, 1);
       sum += __shfl_xor_sync(~0u, sum, 2);
-      store_shared(at, sum);
+      store_shared(to, sum);
     };
     if constexpr (kShared) {
 #pragma unroll

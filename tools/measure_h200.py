@@ -1,0 +1,208 @@
+#!/usr/bin/env python3
+"""Tests and figures of a machine with an H200 that has no repository's build, only its files.
+
+    measure_h200.py pack FOLDER [--peers h200_peers.tar.xz]   here: builds, and packs the programs
+    measure_h200.py run FOLDER OUT [--only STEP,...]          there: leaves OUT/runs.tgz
+    measure_h200.py results RUNS                              here: bench/results/h200_*.json
+
+FOLDER lies in the repository and goes to the other machine with it (.carry/ is ignored by git). The
+steps are STEPS; all of them take some eight minutes. RUNS is the folder that runs.tgz held. --peers:
+the harness of Marlin and humming, which takes plugins (tools/peers_plugin.py)."""
+
+from __future__ import annotations
+
+import argparse
+import datetime
+import json
+import os
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+RESULTS = ROOT / "bench/results"
+TESTS = ("gpu_conformance_test", "sm90_gemm_test", "cuda_quantize_test", "sm120_gemm_gpu_test")
+BENCHES = ("bench_sm90_gemm", "bench_sm90_kinds", "bench_cuda_quantize")
+LIBRARIES = ("libspdlog", "libutf8proc", "libpcre2-8", "libfmt")  # of nibble, from Debian
+HOST = "nibble bench gemm --device cuda --filter no_such"
+HOST_PROCESSES = 4
+TOKENS = "1,8,16,32,64,128,256,512,1024,2048,4096"
+UNSEEN_TOKENS = "3,12,24,40,72,100,160,200,300,700,1500"
+UNSEEN_LAYERS = "16384x3072,12288x2048,37888x3584,3584x3584,1536x8960,5120x13824"
+# Of each step its longest time in seconds and its command; {}: what it writes.
+STEPS = (
+    {test: (120, test) for test in TESTS}
+    | {"check": (60, "bench_sm90_gemm --check")}
+    | {f"host{i}": (60, f"{HOST} --json {{}}") for i in range(HOST_PROCESSES)}
+    | {
+        "gemm_other": (150, f"bench_sm90_gemm --json {{}} --m {UNSEEN_TOKENS} "
+                            f"--shape {UNSEEN_LAYERS} --top 8"),
+        "quantize": (150, "bench_cuda_quantize --commit COMMIT --date DATE --summary "
+                          "quantize_summary.json --out {}"),
+        "kinds": (120, "bench_sm90_kinds --json {}"),
+        "gemm": (240, f"bench_sm90_gemm --json {{}} --sustained --m {TOKENS} --top 8"),
+        "peers": (330, f"bash run_all.sh --csv peers.csv --ms {TOKENS} --deadline 300"),
+    }
+)  # fmt: skip
+
+
+def pack(folder: Path, peers: Path | None) -> None:
+    def git(*args: str) -> str:
+        return subprocess.run(["git", *args], cwd=ROOT, check=True, capture_output=True,
+                              text=True).stdout.strip()  # fmt: skip
+
+    if git("status", "--porcelain"):
+        sys.exit("measure_h200: commit first: figures name what they are of")
+    build = ROOT / "build/h200"
+    subprocess.run(["cmake", "--preset", "cuda", "-B", build, "-DNIBBLE_CUDA_PORTABLE=90",
+                    "--log-level=WARNING"], cwd=ROOT, check=True)  # fmt: skip
+    subprocess.run(["ninja", "-C", build, "nibble", "libnibble.so", *TESTS, *BENCHES], check=True)
+    if folder.exists():
+        shutil.rmtree(folder)
+    (folder / "pack/lib").mkdir(parents=True)
+    for program in ("nibble", *TESTS, *BENCHES):
+        shutil.copy(build / "bin" / program, folder / "pack")
+    shutil.copy(build / "lib/libnibble.so", folder / "pack/lib")
+    subprocess.run(["strip", *(f for f in folder.rglob("*") if f.is_file())], check=True)
+    needed = subprocess.run(["ldd", build / "bin/nibble"], check=True, capture_output=True,
+                            text=True).stdout  # fmt: skip
+    for line in needed.splitlines():
+        if line.strip().startswith(LIBRARIES):
+            name, _, path, *_ = line.split()
+            shutil.copy(path, folder / "pack/lib" / name)
+    (folder / "pack/about.json").write_text(
+        json.dumps({"commit": git("rev-parse", "HEAD")[:10],
+                    "date": datetime.date.today().isoformat()}))  # fmt: skip
+    subprocess.run(["tar", "-C", folder, "-cJf", folder / "pack.txz", "pack"], check=True)
+    shutil.rmtree(folder / "pack")
+    if peers:
+        shutil.copy(peers, folder / "peers.txz")
+
+
+def cpu() -> str:
+    for line in Path("/proc/cpuinfo").read_text().splitlines():
+        if line.startswith("model name"):
+            return f"{line.split(':')[1].strip()}, {os.cpu_count()} cores"
+    return "unknown"
+
+
+def run(folder: Path, out: Path, only: list[str], work: Path = Path("/tmp/nibble_h200")) -> int:
+    runs = work / "runs"
+    shutil.rmtree(work, ignore_errors=True)
+    runs.mkdir(parents=True)
+    for archive in folder.glob("*.txz"):
+        subprocess.run(["tar", "-C", work, "-xf", archive], check=True)
+    programs, harness = work / "pack", work / "h200_peers"
+    about = json.loads((programs / "about.json").read_text())
+    gpu = subprocess.run(["nvidia-smi", "--query-gpu=name,driver_version", "--format=csv,noheader"],
+                         check=True, capture_output=True, text=True).stdout.split(",")  # fmt: skip
+    about |= {"device": gpu[0].strip(), "driver": gpu[1].strip(), "cpu": cpu()}
+    (runs / "about.json").write_text(json.dumps(about))
+    environment = os.environ | {
+        "PATH": f"{programs}:{os.environ['PATH']}", "LD_LIBRARY_PATH": str(programs / "lib"),
+        "NIBBLE_CACHE_DIR": str(work / "no_cache"), "PYTHONPATH": str(ROOT / "tools"),
+        "NIBBLE_LIBRARY": str(programs / "lib/libnibble.so"), "NIBBLE_COMMIT": about["commit"],
+        "OUT": str(runs),
+        "DENSE": f"--plugin {ROOT}/tools/peers_plugin.py --plugin plugin_example.py",
+    }  # fmt: skip
+    failed = 0
+    for name, (limit, command) in STEPS.items():
+        if (only and name not in only) or (name == "peers" and not harness.exists()):
+            continue
+        command = command.format(runs / f"{name}.json")
+        for key in ("commit", "date"):
+            command = command.replace(key.upper(), about[key])
+        begin = time.monotonic()
+        with open(runs / f"{name}.txt", "w") as log:
+            try:
+                code = subprocess.run(command.split(), cwd=harness if name == "peers" else runs,
+                                      env=environment, timeout=limit, stdout=log,
+                                      stderr=subprocess.STDOUT).returncode  # fmt: skip
+            except subprocess.TimeoutExpired:
+                code = 124
+        failed += code != 0
+        print(f"{name}: {code}, {time.monotonic() - begin:.0f} s", flush=True)
+        if code or name in TESTS or name == "check":
+            print("".join((runs / f"{name}.txt").read_text().splitlines(keepends=True)[-12:]))
+    out.mkdir(parents=True, exist_ok=True)
+    subprocess.run(["tar", "-C", work, "-czf", out / "runs.tgz", "runs"], check=True)
+    return min(failed, 1)
+
+
+def host_result(runs: list[dict], about: dict) -> dict:
+    def us(rows: dict) -> dict[str, float]:
+        return {row["impl"]: round(row["seconds"] * 1e6, 2) for row in rows["rows"]
+                if row["op"] == "host"}  # fmt: skip
+
+    def first_over_hundredth(m: int) -> str:
+        what = f"plan.run until its result, m={m}"
+        ratios = sorted(us(r)[f"first {what}"] / us(r)[f"hundredth {what}"] for r in runs)
+        return f"{ratios[0]:.2f} to {ratios[-1]:.2f}"
+
+    layer = next(row["desc"] for row in runs[0]["rows"] if row["op"] == "host")
+    return about | {
+        "command": HOST,
+        "note": "medians; the first calls are single. The first of "
+                f"{len(runs)} processes, in which plan.run took "
+                + ", ".join(f"{us(r)['plan.run, m=1']:.2f}" for r in runs)
+                + " us, and first calls until their results, over the hundredth, "
+                + "; ".join(f"{first_over_hundredth(m)} at m = {m}" for m in (1, 16, 64)),
+        "rows": [{"what": what, "layer": layer, "us": value} for what, value in us(runs[0]).items()],
+    }  # fmt: skip
+
+
+def results(runs: Path) -> None:
+    about = json.loads((runs / "about.json").read_text())
+    about_args = [arg for key in ("driver", "cpu", "commit", "date")
+                  for arg in (f"--{key}", about[key])]  # fmt: skip
+
+    def table(script: str, source: Path, name: str, *args: str) -> None:
+        if not source.exists():
+            return
+        text = subprocess.run([sys.executable, ROOT / "tools" / script, source, *about_args, *args],
+                              cwd=ROOT, check=True, stdout=subprocess.PIPE).stdout  # fmt: skip
+        (RESULTS / f"h200_{name}.json").write_bytes(text)
+
+    for name in ("gemm", "gemm_other", "kinds"):
+        command = STEPS[name][1].format("FILE")
+        table("gemm_table.py", runs / f"{name}.json", name, "--command", command)
+    if (runs / "peers.csv").exists():
+        data = ROOT / "bench/data/h200_peers.csv"
+        shutil.copy(runs / "peers.csv", data)
+        table("peers_table.py", data.relative_to(ROOT), "peers")
+    for name in ("quantize", "quantize_summary"):
+        if (runs / f"{name}.json").exists():
+            shutil.copy(runs / f"{name}.json", RESULTS / f"h200_{name}.json")
+    host = [json.loads(f.read_text()) for f in sorted(runs.glob("host*.json"))]
+    if host:
+        text = json.dumps(host_result(host, about), indent=1)
+        (RESULTS / "h200_host.json").write_text(text + "\n")
+
+
+def main(argv: list[str]) -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    verbs = parser.add_subparsers(dest="verb", required=True)
+    packing, running, summing = (verbs.add_parser(v) for v in ("pack", "run", "results"))
+    packing.add_argument("folder", type=Path)
+    packing.add_argument("--peers", type=Path)
+    running.add_argument("folder", type=Path)
+    running.add_argument("out", type=Path)
+    running.add_argument("--only", type=lambda names: names.split(","), default=[])
+    summing.add_argument("runs", type=Path)
+    args = parser.parse_args(argv)
+    if args.verb == "pack":
+        pack(args.folder, args.peers)
+    elif args.verb == "run":
+        unknown = set(args.only) - set(STEPS)
+        if unknown:
+            parser.error(f"--only: {', '.join(sorted(unknown))}: expected of {', '.join(STEPS)}")
+        return run(args.folder, args.out, args.only)
+    else:
+        results(args.runs)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
