@@ -56,6 +56,7 @@ def pack(folder: Path, peers: Path | None) -> None:
     if git("status", "--porcelain"):
         sys.exit("measure_h200: commit first: figures name what they are of")
     build = ROOT / "build/h200"
+    os.environ |= {"CCACHE_BASEDIR": str(ROOT), "CCACHE_NOHASHDIR": "1"}  # as tools/env.sh
     subprocess.run(["cmake", "--preset", "cuda", "-B", build, "-DNIBBLE_CUDA_PORTABLE=90",
                     "--log-level=WARNING"], cwd=ROOT, check=True)  # fmt: skip
     subprocess.run(["ninja", "-C", build, "nibble", "libnibble.so", *TESTS, *BENCHES], check=True)
