@@ -44,8 +44,8 @@ constexpr size_t kMaxLaunches = 2000;
 constexpr float kDecodeScale = 0.003f;
 constexpr float kSiluMulDecodeScale = 0.02f;
 constexpr size_t kAlignment = 1024;
-constexpr int64_t kCols = 8192;  // k of what is timed beside the 99 sizes,
-constexpr int64_t kHiddenSizes[] = {2560, 3584, 4096, 5120, 7168};  // and of RMSNorm besides
+constexpr int64_t kCols = 8192;  // k of what is timed beside the 99 sizes, and of RMSNorm besides:
+constexpr int64_t kHiddenSizes[] = {1536, 2560, 3072, 3584, 4096, 5120, 7168};
 
 size_t aligned(size_t bytes) { return (bytes + kAlignment - 1) / kAlignment * kAlignment; }
 

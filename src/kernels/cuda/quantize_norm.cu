@@ -23,7 +23,6 @@ constexpr int64_t kLastQuads = 256;  // about one for each CTA that is resident
 struct NormShape {
   uint32_t units;
   uint32_t cols, padded_cols;
-  uint32_t padded_rows;
   uint32_t quads;  // CTAs that take four rows, before those that take one
   float one_over_k;
 };
@@ -120,7 +119,6 @@ __global__ void __launch_bounds__(
 #pragma unroll 1
   for (uint32_t i = 0; i < rows; ++i) {
     const uint32_t at = first + i * step;
-    if (at >= s.padded_rows) break;
     const bool in_matrix = at < p.m;
     Input h[kUnits];
     float chains[kSums][kChains] = {};
@@ -188,7 +186,7 @@ __global__ void __launch_bounds__(
     }
   }
   pdl_trigger();
-  if (!staged || first >= s.padded_rows) return;
+  if (!staged) return;
   __syncthreads();
   for (uint32_t group = threadIdx.x; group < s.padded_cols / 4; group += blockDim.x) {
     *reinterpret_cast<uint4*>(p.scales + scale_offset(p.layout, first, group * 4, s.cols)) =
@@ -204,9 +202,11 @@ void launch_units(const QuantizeParams& p, const NormParams& n, nibble::Stream s
   const int64_t padded_rows = (p.m + tile - 1) / tile * tile;
   const int64_t padded_cols = padded_scale_cols(p.layout, cols);
   const int64_t all = padded_rows / kQuad, quads = all < kManyQuads ? 0 : all - kLastQuads;
-  const NormShape s = {static_cast<uint32_t>(p.k / 16),    static_cast<uint32_t>(cols),
-                       static_cast<uint32_t>(padded_cols), static_cast<uint32_t>(padded_rows),
-                       static_cast<uint32_t>(quads),       1.0f / static_cast<float>(p.k)};
+  const NormShape s = {.units = static_cast<uint32_t>(p.k / 16),
+                       .cols = static_cast<uint32_t>(cols),
+                       .padded_cols = static_cast<uint32_t>(padded_cols),
+                       .quads = static_cast<uint32_t>(quads),
+                       .one_over_k = 1.0f / static_cast<float>(p.k)};
   const int64_t units = std::max<int64_t>(s.units, padded_cols * (block / 16));
   const int64_t threads = (units + kUnits * 32 - 1) / (kUnits * 32) * 32;
   launch({.grid = static_cast<uint32_t>(padded_rows - quads * (kQuad - 1)),
