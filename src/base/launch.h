@@ -16,7 +16,7 @@ namespace nibble::cuda {
 struct LaunchConfig {
   dim3 grid = 1;
   dim3 block = 1;
-  size_t shared_bytes = 0;  // dynamic; above 48 KiB the kernel's limit is raised
+  size_t shared_bytes = 0;  // dynamic; above 32 KiB the kernel's limit is raised
   dim3 cluster = 1;         // blocks of the grid that form one cluster
   // Programmatic dependent launch: the kernel may start before the one in front of it in the stream
   // has ended, and calls griddepcontrol.wait before it touches memory that one writes.

@@ -218,7 +218,16 @@ cudaError_t cudaFuncGetAttributes(cudaFuncAttributes* attributes, const void* ke
   attributes->sharedSizeBytes = k.module->kernel(k.name).shared_bytes;
   return cudaSuccess;
 }
-cudaError_t cudaFuncSetAttribute(const void*, cudaFuncAttribute, int) { return cudaSuccess; }
+cudaError_t cudaFuncSetAttribute(const void* kernel, cudaFuncAttribute which, int value) {
+  NIBBLE_LOCK;
+  Kernel& k = runtime().kernels.at(kernel);
+  if (which == cudaFuncAttributeNonPortableClusterSizeAllowed) k.any_cluster = value != 0;
+  if (which != cudaFuncAttributeMaxDynamicSharedMemorySize) return cudaSuccess;
+  const size_t fixed = k.module->kernel(k.name).shared_bytes, bytes = static_cast<size_t>(value);
+  if (fixed + bytes > static_cast<size_t>(chip().shared_bytes)) return keep(cudaErrorInvalidValue);
+  k.most_dynamic = bytes;
+  return cudaSuccess;
+}
 cudaError_t cudaLaunchKernelExC(const cudaLaunchConfig_t* config, const void* kernel,
                                 void** arguments) {
   NIBBLE_LOCK;
@@ -231,7 +240,8 @@ cudaError_t cudaLaunchKernelExC(const cudaLaunchConfig_t* config, const void* ke
   Node node = {make_launch(kernel, config->gridDim, config->blockDim, config->dynamicSmemBytes,
                            cluster, arguments),
                {}};
-  if (const cudaError_t status = refuses(node.launch); status != cudaSuccess) return keep(status);
+  if (const cudaError_t status = refuses(kernel, node.launch); status != cudaSuccess)
+    return keep(status);
   return keep(enqueue(config->stream, std::move(node)));
 }
 
@@ -278,7 +288,7 @@ cudaError_t cudaGraphExecKernelNodeSetParams(cudaGraphExec_t exec, cudaGraphNode
   const Dim c = node.launch.cluster;
   node.launch = make_launch(p->func, p->gridDim, p->blockDim, p->sharedMemBytes,
                             dim3(c.x, c.y, c.z), p->kernelParams);
-  return keep(refuses(node.launch));
+  return keep(refuses(p->func, node.launch));
 }
 cudaError_t cudaGraphLaunch(cudaGraphExec_t exec, cudaStream_t stream) {
   NIBBLE_LOCK;

@@ -16,6 +16,7 @@ class Decoder {
     scopes_.emplace_back();
     for (const std::string& text : module.variables_) module_variable(variable(text));
     const Module::Body& body = module.bodies_.at(name);
+    out_.most_threads = most_threads(body.head);
     parameters(body.head);
     statements(body.code);
     instruction("exit");
@@ -68,8 +69,7 @@ class Decoder {
 
   // ptxas counts from kSharedBase, and says nothing where an address is then aligned less.
   void align_shared(size_t align) {
-    if (align > kSharedBase)
-      throw Fault("shared memory is not aligned to " + std::to_string(align));
+    if (align > kSharedBase) throw Fault("shared memory not aligned to " + std::to_string(align));
     out_.shared_bytes = round_up(out_.shared_bytes, align);
   }
 
@@ -349,7 +349,6 @@ class Decoder {
     const std::string name = parts[has_result ? 1 : 0];
     const auto body = module_.bodies_.find(name);
     if (body == module_.bodies_.end()) throw Fault("no function " + name);
-    const auto inside = [](const std::string& s) { return split(s.substr(1, s.size() - 2)); };
     Scope scope;
     const std::string& head = body->second.head;
     size_t from = 0;
@@ -357,7 +356,7 @@ class Decoder {
       const size_t open = head.find('(', from), close = head.find(')', open);
       from = close + 1;
       const std::vector<std::string> formal = split(head.substr(open + 1, close - open - 1));
-      const std::vector<std::string> given = inside(actual);
+      const std::vector<std::string> given = split(actual.substr(1, actual.size() - 2));
       for (size_t k = 0; k < formal.size(); ++k) {
         const Symbol* s = find(given[k]);
         if (s == nullptr) throw Fault("unknown argument " + given[k]);

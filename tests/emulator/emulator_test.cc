@@ -222,7 +222,7 @@ TEST(Emulator, StopsWhereAGpuWould) {
               HasSubstr("outside of the block's 1024 bytes"));
   EXPECT_THAT(fault_of("st.shared.u32 [0], %r1;", out, {1}), HasSubstr("unknown address"));
   EXPECT_THAT(fault_of(".shared .align 2048 .b8 here[16];", out, {1}),
-              HasSubstr("shared memory is not aligned to 2048"));
+              HasSubstr("shared memory not aligned to 2048"));
   EXPECT_THAT(fault_of("bar.sync 1, 64;", out, {32}), HasSubstr("goes no further"));
   EXPECT_THAT(fault_of(R"(
     setp.lt.u32 %p1, %r1, 16;

@@ -76,6 +76,7 @@ struct Function {
   size_t register_bytes = 0;
   size_t shared_bytes = 0;  // static; dynamic shared memory follows it
   size_t local_bytes = 0;   // of a lane
+  uint32_t most_threads = 1024;
   std::vector<uint8_t> constants;
 };
 

@@ -108,14 +108,20 @@ Launch make_launch(const void* kernel, dim3 grid, dim3 block, size_t shared, dim
   return launch;
 }
 
-cudaError_t refuses(const Launch& l) {
+cudaError_t refuses(const void* kernel, const Launch& l) {
   if (l.grid.count() == 0 || l.block.count() == 0 || l.block.count() > 1024 || l.grid.y > 65535 ||
       l.grid.z > 65535) {
     return cudaErrorInvalidConfiguration;
   }
-  if (l.function->shared_bytes + l.dynamic_shared > static_cast<size_t>(chip().shared_bytes))
+  const Kernel& k = runtime().kernels.at(kernel);
+  constexpr size_t kAllowed = 48 << 10;  // static and dynamic, unless a kernel was allowed more
+  const size_t dynamic = k.most_dynamic ? k.most_dynamic : kAllowed - l.function->shared_bytes;
+  if (l.dynamic_shared > dynamic || l.block.count() > l.function->most_threads) {
     return cudaErrorInvalidValue;
-  if (l.cluster.count() > 16 || l.grid.x % l.cluster.x != 0) return cudaErrorInvalidClusterSize;
+  }
+  if (l.cluster.count() > (k.any_cluster ? 16 : 8) || l.grid.x % l.cluster.x != 0) {
+    return cudaErrorInvalidClusterSize;
+  }
   return cudaSuccess;
 }
 

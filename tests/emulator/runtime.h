@@ -42,6 +42,8 @@ struct Event {
 struct Kernel {
   Module* module;
   std::string name;
+  size_t most_dynamic = 0;  // bytes of shared memory that it was allowed; 0: what all are
+  bool any_cluster = false;
 };
 
 struct Runtime {
@@ -60,7 +62,7 @@ cudaError_t keep(cudaError_t status);
 std::string ptx_of(const uint8_t* fat);
 Launch make_launch(const void* kernel, dim3 grid, dim3 block, size_t shared, dim3 cluster,
                    void** arguments);
-cudaError_t refuses(const Launch& launch);
+cudaError_t refuses(const void* kernel, const Launch& launch);
 // Done at once, or captured.
 cudaError_t enqueue(cudaStream_t stream, Node node);
 inline Stream* of(cudaStream_t stream) { return reinterpret_cast<Stream*>(stream); }

@@ -1,6 +1,7 @@
 #include "tests/emulator/text.h"
 
 #include <algorithm>
+#include <cstdio>
 
 #include "tests/emulator/machine.h"
 
@@ -69,6 +70,13 @@ size_t bytes_of_type(std::string_view type) {
   if (type.ends_with("16")) return 2;
   if (type.ends_with("8")) return 1;
   throw Fault("unknown type " + std::string(type));
+}
+
+uint32_t most_threads(const std::string& head) {
+  uint32_t x = 1024, y = 1, z = 1;
+  const size_t at = head.find(".maxntid");
+  if (at != head.npos) std::sscanf(head.c_str() + at, ".maxntid %u, %u, %u", &x, &y, &z);
+  return x * y * z;
 }
 
 Variable variable(const std::string& text) {

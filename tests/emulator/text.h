@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cctype>
+#include <cstdint>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -28,6 +29,8 @@ struct Variable {
   std::string values;  // behind the =
 };
 Variable variable(const std::string& text);
+// Of a kernel's block, by the .maxntid behind its parameters.
+uint32_t most_threads(const std::string& head);
 
 inline size_t round_up(size_t value, size_t to) { return (value + to - 1) / to * to; }
 
