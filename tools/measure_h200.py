@@ -175,7 +175,10 @@ def results(runs: Path) -> None:
         table("peers_table.py", data.relative_to(ROOT), "peers")
     for name in ("quantize", "quantize_summary"):
         if (runs / f"{name}.json").exists():
-            shutil.copy(runs / f"{name}.json", RESULTS / f"h200_{name}.json")
+            result = json.loads((runs / f"{name}.json").read_text())
+            result |= {key: about[key] for key in ("driver", "cpu")}  # it knows CUDA's version alone
+            text = json.dumps(result, indent=1)
+            (RESULTS / f"h200_{name}.json").write_text(text + "\n")
     host = [json.loads(f.read_text()) for f in sorted(runs.glob("host*.json"))]
     if host:
         text = json.dumps(host_result(host, about), indent=1)

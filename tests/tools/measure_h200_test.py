@@ -72,8 +72,11 @@ class MeasureH200(unittest.TestCase):
               "cublas": 20.0, "cublas fp16": 24.0}  # fmt: skip
         kinds = {"device": "NVIDIA H200", "cells": [{"n": 1, "k": 1, "m": 8, "us": us}]}
         (runs / "kinds.json").write_text(json.dumps(kinds))
+        (runs / "quantize.json").write_text(json.dumps({"driver": "CUDA 1", "rows": [1]}))
         with mock.patch.object(measure_h200, "RESULTS", self.folder):
             measure_h200.results(runs)
+        quantize = json.loads((self.folder / "h200_quantize.json").read_text())
+        self.assertEqual(quantize, {"driver": "1.2", "cpu": "A, 2 cores", "rows": [1]})
         host = json.loads((self.folder / "h200_host.json").read_text())
         self.assertEqual(host["rows"][0], {"what": "first plan.run until its result, m=1",
                                            "layer": "n=1", "us": 11.0})  # fmt: skip
