@@ -21,7 +21,8 @@ import sys
 import time
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[1]
+from measure_demo import ROOT, cpu_name
+
 RESULTS = ROOT / "bench/results"
 TESTS = ("gpu_conformance_test", "sm90_gemm_test", "cuda_quantize_test", "sm120_gemm_gpu_test")
 BENCHES = ("bench_sm90_gemm", "bench_sm90_kinds", "bench_cuda_quantize")
@@ -82,13 +83,6 @@ def pack(folder: Path, peers: Path | None) -> None:
         shutil.copy(peers, folder / "peers.txz")
 
 
-def cpu() -> str:
-    for line in Path("/proc/cpuinfo").read_text().splitlines():
-        if line.startswith("model name"):
-            return f"{line.split(':')[1].strip()}, {os.cpu_count()} cores"
-    return "unknown"
-
-
 def run(folder: Path, out: Path, only: list[str], work: Path = Path("/tmp/nibble_h200")) -> int:
     runs = work / "runs"
     shutil.rmtree(work, ignore_errors=True)
@@ -99,7 +93,7 @@ def run(folder: Path, out: Path, only: list[str], work: Path = Path("/tmp/nibble
     about = json.loads((programs / "about.json").read_text())
     gpu = subprocess.run(["nvidia-smi", "--query-gpu=name,driver_version", "--format=csv,noheader"],
                          check=True, capture_output=True, text=True).stdout.split(",")  # fmt: skip
-    about |= {"device": gpu[0].strip(), "driver": gpu[1].strip(), "cpu": cpu()}
+    about |= {"device": gpu[0].strip(), "driver": gpu[1].strip(), "cpu": cpu_name()}
     (runs / "about.json").write_text(json.dumps(about))
     environment = os.environ | {
         "PATH": f"{programs}:{os.environ['PATH']}", "LD_LIBRARY_PATH": str(programs / "lib"),
