@@ -11,7 +11,6 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <cctype>
 #include <cmath>
 #include <cstdio>
 #include <cstring>
@@ -20,14 +19,15 @@
 #include <map>
 #include <nlohmann/json.hpp>
 #include <random>
-#include <sstream>
 #include <string>
 #include <vector>
 
 #include "base/check.h"
 #include "base/cuda.h"
 #include "base/cuda_check.h"
+#include "bench/arguments.h"
 #include "bench/copy.cuh"
+#include "bench/quantize_summary.h"
 #include "dispatch/cpu_features.h"
 #include "dispatch/tables.h"
 #include "formats/float16.h"
@@ -231,69 +231,8 @@ std::vector<QuantizeDesc> variants(int64_t m, int64_t k) {
   return all;
 }
 
-using Json = nlohmann::ordered_json;
-
-// Geometric means over all rows that `of` holds for.
-template <class Of>
-Json summary_row(const std::string& what, const Json& rows, const Of& of) {
-  double ratio = 0, pdl = 0, worst = 0, gbps = 0;
-  int count = 0;
-  for (const Json& r : rows) {
-    if (!of(r)) continue;
-    const double us = r["quantize_us"], copy = r["copy_us"];
-    ratio += std::log(us / copy);
-    pdl += std::log(r["pdl_us"].get<double>() / copy);
-    worst = std::max(worst, us / copy);
-    gbps = std::max(gbps, r["gbps"].get<double>());
-    ++count;
-  }
-  return {{"what", what},
-          {"sizes", count},
-          {"time / copy", std::exp(ratio / count)},
-          {"worst", worst},
-          {"dependent launch", std::exp(pdl / count)},
-          {"best GB/s", gbps}};
-}
-
-Json summary(const Json& rows, size_t plain_sizes) {
-  Json out = Json::array();
-  const Json sizes(rows.begin(), rows.begin() + static_cast<std::ptrdiff_t>(plain_sizes));
-  const auto elements = [](const Json& r) { return r["m"].get<int64_t>() * r["k"].get<int64_t>(); };
-  const auto add = [&](const char* what, int from, int to) {
-    out.push_back(summary_row(what, sizes, [&](const Json& r) {
-      return elements(r) >= int64_t{1} << from && elements(r) < int64_t{1} << to;
-    }));
-  };
-  add("all sizes", 0, 62);
-  add("below 2^21 elements", 0, 21);
-  add("2^21 to 2^23", 21, 23);
-  add("2^23 to 2^25", 23, 25);
-  add("2^25 to 2^28", 25, 28);
-  add("2^28 and more", 28, 62);
-  for (size_t i = plain_sizes; i < rows.size(); ++i) {
-    const Json& r = rows[i];
-    if (r["m"] != 65536) continue;
-    std::string type = r["src"];
-    for (char& c : type) c = static_cast<char>(std::tolower(c));
-    const std::string what = fmt::format(
-        "{} to {}, {}{}{}", type, r["format"].get<std::string>(), r["layout"].get<std::string>(),
-        r["input"] == "plain" ? "" : ", " + r["input"].get<std::string>(),
-        r["k"] == kCols ? "" : fmt::format(", k = {}", r["k"].get<int64_t>()));
-    out.push_back(summary_row(what, Json::array({r}), [](const Json&) { return true; }));
-  }
-  return out;
-}
-
-void write(const std::string& path, const Json& json) {
+void write(const std::string& path, const nlohmann::ordered_json& json) {
   if (!path.empty()) std::ofstream(path) << json.dump(1) << "\n";
-}
-
-// "1,16"
-std::vector<int64_t> numbers(const std::string& list) {
-  std::vector<int64_t> all;
-  std::istringstream in(list);
-  for (std::string number; std::getline(in, number, ',');) all.push_back(std::stoll(number));
-  return all;
 }
 
 }  // namespace
@@ -304,19 +243,20 @@ int main(int argc, char** argv) {
   std::string out, summary_out, commit = "unknown", date = "unknown";
   std::string command = "bench_cuda_quantize";
   bool quick = false;
-  std::vector<int64_t> norm_rows;
-  for (int i = 1; i < argc; ++i) {
-    const bool is_path =
-        i > 1 && (!std::strcmp(argv[i - 1], "--out") || !std::strcmp(argv[i - 1], "--summary"));
-    command += is_path ? " FILE" : std::string(" ") + argv[i];
-    if (!std::strcmp(argv[i], "--quick")) quick = true;
-    if (!std::strcmp(argv[i], "--out") && i + 1 < argc) out = argv[i + 1];
-    if (!std::strcmp(argv[i], "--summary") && i + 1 < argc) summary_out = argv[i + 1];
-    if (!std::strcmp(argv[i], "--date") && i + 1 < argc) date = argv[i + 1];
-    if (!std::strcmp(argv[i], "--commit") && i + 1 < argc) commit = argv[i + 1];
-    if (!std::strcmp(argv[i], "--rms-norm") && i + 1 < argc) norm_rows = numbers(argv[i + 1]);
-  }
+  std::vector<int> norm_rows;
   try {
+    for (int i = 1; i < argc; ++i) {
+      const bool is_path =
+          i > 1 && (!std::strcmp(argv[i - 1], "--out") || !std::strcmp(argv[i - 1], "--summary"));
+      command += is_path ? " FILE" : std::string(" ") + argv[i];
+      if (!std::strcmp(argv[i], "--quick")) quick = true;
+      if (!std::strcmp(argv[i], "--out") && i + 1 < argc) out = argv[i + 1];
+      if (!std::strcmp(argv[i], "--summary") && i + 1 < argc) summary_out = argv[i + 1];
+      if (!std::strcmp(argv[i], "--date") && i + 1 < argc) date = argv[i + 1];
+      if (!std::strcmp(argv[i], "--commit") && i + 1 < argc) commit = argv[i + 1];
+      if (!std::strcmp(argv[i], "--rms-norm") && i + 1 < argc)
+        norm_rows = bench::numbers_of(argv[i + 1]);
+    }
     const Device device = Device::cuda();
     const auto all = impls<QuantizeImpl>();
     const auto impl = std::ranges::find(all, "cuda_quantize", &QuantizeImpl::name);
@@ -352,7 +292,7 @@ int main(int argc, char** argv) {
       desc.has_residual = residual;
       rows.push_back(bench.run(desc, quick));
     };
-    for (const int64_t m : norm_rows) {
+    for (const int m : norm_rows) {
       for (const int64_t k : kHiddenSizes) fused(m, k, QuantizeInput::kRmsNorm, false);
       fused(m, kCols, QuantizeInput::kRmsNorm, false);
     }
@@ -395,7 +335,7 @@ int main(int argc, char** argv) {
                                    {"sizes", count},
                                    {"ratio_geometric_mean", mean},
                                    {"ratio_worst", worst}};
-    const auto short_rows = summary(rows, static_cast<size_t>(count));
+    const auto short_rows = bench::quantize_summary(rows, static_cast<size_t>(count), kCols);
     json["rows"] = rows;
     write(out, json);
     json["rows"] = short_rows;
@@ -403,6 +343,8 @@ int main(int argc, char** argv) {
     return 0;
   } catch (const Error& e) {
     std::fprintf(stderr, "bench_cuda_quantize: %s: %s\n", to_string(e.code()), e.what());
-    return 1;
+  } catch (const std::exception& e) {  // of an argument that is no number
+    std::fprintf(stderr, "bench_cuda_quantize: %s\n", e.what());
   }
+  return 1;
 }

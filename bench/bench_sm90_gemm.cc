@@ -282,7 +282,7 @@ int main(int argc, char** argv) try {
     } else if (arg == "--json" && i + 1 < argc) {
       options.json = argv[++i];
     } else if (arg == "--m" && i + 1 < argc) {
-      options.m = tokens_of(argv[++i]);
+      options.m = numbers_of(argv[++i]);
     } else if (arg == "--shape" && i + 1 < argc) {
       shapes_given = true;
       options.shapes = shapes_of(argv[++i]);

@@ -175,7 +175,7 @@ int main(int argc, char** argv) try {
     } else if (arg == "--json") {
       options.json = value;
     } else if (arg == "--m") {
-      options.m = tokens_of(value);
+      options.m = numbers_of(value);
     } else if (arg == "--shape") {
       options.shapes = shapes_of(value);
     } else {

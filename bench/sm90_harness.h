@@ -11,12 +11,12 @@
 #include <memory>
 #include <span>
 #include <string>
-#include <string_view>
 #include <thread>
 #include <utility>
 #include <vector>
 
 #include "base/cuda.h"
+#include "bench/arguments.h"
 #include "nibble/device.h"
 
 namespace nibble::bench {
@@ -38,21 +38,7 @@ using Shape = std::pair<int, int>;  // n, k
 inline const std::vector<Shape> kLayers = {{7168, 2048},  {4096, 7168},  {8192, 8192},
                                            {28672, 4096}, {18432, 7168}, {7168, 18432}};
 
-// Of arguments: "1,16", "8192x8192,7168x2048".
-inline std::vector<std::string> split(const char* list) {
-  std::vector<std::string> parts;
-  for (std::string_view rest = list; !rest.empty();) {
-    const size_t comma = std::min(rest.find(','), rest.size());
-    parts.emplace_back(rest.substr(0, comma));
-    rest.remove_prefix(std::min(comma + 1, rest.size()));
-  }
-  return parts;
-}
-inline std::vector<int> tokens_of(const char* list) {
-  std::vector<int> all;
-  for (const std::string& m : split(list)) all.push_back(std::stoi(m));
-  return all;
-}
+// "8192x8192,7168x2048"
 inline std::vector<Shape> shapes_of(const char* list) {
   std::vector<Shape> all;
   for (const std::string& s : split(list)) {

@@ -21,6 +21,7 @@ import sys
 import time
 from pathlib import Path
 
+import measure_demo
 from measure_demo import ROOT, cpu_name
 
 RESULTS = ROOT / "bench/results"
@@ -32,7 +33,8 @@ HOST_PROCESSES = 4
 TOKENS = "1,8,16,32,64,128,256,512,1024,2048,4096"
 UNSEEN_TOKENS = "3,12,24,40,72,100,160,200,300,700,1500"
 UNSEEN_LAYERS = "16384x3072,12288x2048,37888x3584,3584x3584,1536x8960,5120x13824"
-# Of each step its longest time in seconds and its command; {}: what it writes.
+# Of each step its longest time in seconds and its command. {}: what it writes; {commit}, {date}: the
+# pack's.
 STEPS = (
     {test: (120, test) for test in TESTS}
     | {"check": (60, "bench_sm90_gemm --check")}
@@ -40,7 +42,7 @@ STEPS = (
     | {
         "gemm_other": (150, f"bench_sm90_gemm --json {{}} --m {UNSEEN_TOKENS} "
                             f"--shape {UNSEEN_LAYERS} --top 8"),
-        "quantize": (150, "bench_cuda_quantize --commit COMMIT --date DATE --summary "
+        "quantize": (150, "bench_cuda_quantize --commit {commit} --date {date} --summary "
                           "quantize_summary.json --out {}"),
         "kinds": (120, "bench_sm90_kinds --json {}"),
         "gemm": (240, f"bench_sm90_gemm --json {{}} --sustained --m {TOKENS} --top 8"),
@@ -50,17 +52,13 @@ STEPS = (
 
 
 def pack(folder: Path, peers: Path | None) -> None:
-    def git(*args: str) -> str:
-        return subprocess.run(["git", *args], cwd=ROOT, check=True, capture_output=True,
-                              text=True).stdout.strip()  # fmt: skip
-
-    if git("status", "--porcelain"):
+    if measure_demo.run(["git", "status", "--porcelain"], ROOT):
         sys.exit("measure_h200: commit first: figures name what they are of")
     build = ROOT / "build/h200"
-    os.environ |= {"CCACHE_BASEDIR": str(ROOT), "CCACHE_NOHASHDIR": "1"}  # as tools/env.sh
-    subprocess.run(["cmake", "--preset", "cuda", "-B", build, "-DNIBBLE_CUDA_PORTABLE=90",
-                    "--log-level=WARNING"], cwd=ROOT, check=True)  # fmt: skip
-    subprocess.run(["ninja", "-C", build, "nibble", "libnibble.so", *TESTS, *BENCHES], check=True)
+    script = ("source tools/env.sh; cmake --preset cuda -B build/h200 -DNIBBLE_CUDA_PORTABLE=90 "
+              '--log-level=WARNING; ninja -C build/h200 "$@"')  # fmt: skip
+    subprocess.run(["bash", "-ec", script, "pack", "nibble", "libnibble.so", *TESTS, *BENCHES],
+                   cwd=ROOT, check=True)  # fmt: skip
     if folder.exists():
         shutil.rmtree(folder)
     (folder / "pack/lib").mkdir(parents=True)
@@ -68,14 +66,12 @@ def pack(folder: Path, peers: Path | None) -> None:
         shutil.copy(build / "bin" / program, folder / "pack")
     shutil.copy(build / "lib/libnibble.so", folder / "pack/lib")
     subprocess.run(["strip", *(f for f in folder.rglob("*") if f.is_file())], check=True)
-    needed = subprocess.run(["ldd", build / "bin/nibble"], check=True, capture_output=True,
-                            text=True).stdout  # fmt: skip
-    for line in needed.splitlines():
+    for line in measure_demo.run(["ldd", str(build / "bin/nibble")], ROOT).splitlines():
         if line.strip().startswith(LIBRARIES):
             name, _, path, *_ = line.split()
             shutil.copy(path, folder / "pack/lib" / name)
     (folder / "pack/about.json").write_text(
-        json.dumps({"commit": git("rev-parse", "HEAD")[:10],
+        json.dumps({"commit": measure_demo.run(["git", "rev-parse", "HEAD"], ROOT)[:10],
                     "date": datetime.date.today().isoformat()}))  # fmt: skip
     subprocess.run(["tar", "-C", folder, "-cJf", folder / "pack.txz", "pack"], check=True)
     shutil.rmtree(folder / "pack")
@@ -91,8 +87,8 @@ def run(folder: Path, out: Path, only: list[str], work: Path = Path("/tmp/nibble
         subprocess.run(["tar", "-C", work, "-xf", archive], check=True)
     programs, harness = work / "pack", work / "h200_peers"
     about = json.loads((programs / "about.json").read_text())
-    gpu = subprocess.run(["nvidia-smi", "--query-gpu=name,driver_version", "--format=csv,noheader"],
-                         check=True, capture_output=True, text=True).stdout.split(",")  # fmt: skip
+    gpu = measure_demo.run(["nvidia-smi", "--query-gpu=name,driver_version",
+                            "--format=csv,noheader"], ROOT).split(",")  # fmt: skip
     about |= {"device": gpu[0].strip(), "driver": gpu[1].strip(), "cpu": cpu_name()}
     (runs / "about.json").write_text(json.dumps(about))
     environment = os.environ | {
@@ -106,9 +102,7 @@ def run(folder: Path, out: Path, only: list[str], work: Path = Path("/tmp/nibble
     for name, (limit, command) in STEPS.items():
         if (only and name not in only) or (name == "peers" and not harness.exists()):
             continue
-        command = command.format(runs / f"{name}.json")
-        for key in ("commit", "date"):
-            command = command.replace(key.upper(), about[key])
+        command = command.format(runs / f"{name}.json", **about)
         begin = time.monotonic()
         with open(runs / f"{name}.txt", "w") as log:
             try:
@@ -153,6 +147,10 @@ def results(runs: Path) -> None:
     about_args = [arg for key in ("driver", "cpu", "commit", "date")
                   for arg in (f"--{key}", about[key])]  # fmt: skip
 
+    def write(name: str, result: dict) -> None:
+        text = json.dumps(result, indent=1) + "\n"
+        (RESULTS / f"h200_{name}.json").write_text(text)
+
     def table(script: str, source: Path, name: str, *args: str) -> None:
         if not source.exists():
             return
@@ -170,13 +168,11 @@ def results(runs: Path) -> None:
     for name in ("quantize", "quantize_summary"):
         if (runs / f"{name}.json").exists():
             result = json.loads((runs / f"{name}.json").read_text())
-            result |= {key: about[key] for key in ("driver", "cpu")}  # it knows CUDA's version alone
-            text = json.dumps(result, indent=1)
-            (RESULTS / f"h200_{name}.json").write_text(text + "\n")
+            # It knows CUDA's version alone.
+            write(name, result | {key: about[key] for key in ("driver", "cpu")})
     host = [json.loads(f.read_text()) for f in sorted(runs.glob("host*.json"))]
     if host:
-        text = json.dumps(host_result(host, about), indent=1)
-        (RESULTS / "h200_host.json").write_text(text + "\n")
+        write("host", host_result(host, about))
 
 
 def main(argv: list[str]) -> int:

@@ -46,7 +46,7 @@ class MeasureH200(unittest.TestCase):
         subprocess.run(["tar", "-C", self.folder, "-cJf", self.folder / "pack.txz", "pack"],
                        check=True)  # fmt: skip
         self.script(self.folder / "bin/nvidia-smi", "echo NVIDIA H200, 1.2")
-        steps = {"one": (9, "good --json {} COMMIT DATE"), "two": (9, "bad"), "slow": (0.1, "sleep 9"),
+        steps = {"one": (9, "good --json {} {commit} {date}"), "two": (9, "bad"), "slow": (0.1, "sleep 9"),
                  "peers": (9, "bad")}  # fmt: skip
         out = self.folder / "out"
         path = f"{self.folder}/bin:{os.environ['PATH']}"
