@@ -4,8 +4,9 @@
 // --out gets every size; --summary the table of docs/quantize.md: the 99 sizes by their number of
 // elements, then everything else at the largest of its sizes. --rms-norm: instead of all these, M
 // rows of RMSNorm at the hidden sizes of models.
-// One harness for both: CUDA graphs over buffers that rotate through more than L2, the median of
-// repeated replays. "null" times the same kernel twice: what differs by less is noise. That the
+// One harness for both: CUDA graphs over buffers that rotate through more than L2, medians, the
+// card rested before each (launch_graph.h); "sustained" without rests, of sizes that take it to its
+// power limit. "null" times the same kernel twice: what differs by less is noise. That the
 // quantizer's bytes are right is for `nibble selftest --device cuda` to say.
 #include <cuda_runtime_api.h>
 #include <fmt/format.h>
@@ -16,7 +17,6 @@
 #include <cstring>
 #include <fstream>
 #include <functional>
-#include <map>
 #include <nlohmann/json.hpp>
 #include <random>
 #include <string>
@@ -27,6 +27,7 @@
 #include "base/cuda_check.h"
 #include "bench/arguments.h"
 #include "bench/copy.cuh"
+#include "bench/launch_graph.h"
 #include "bench/quantize_summary.h"
 #include "dispatch/cpu_features.h"
 #include "dispatch/tables.h"
@@ -36,10 +37,13 @@
 namespace nibble {
 namespace {
 
-constexpr int kRepeats = 7;
 constexpr size_t kRotatedBytes = size_t{200} << 20;  // over three times H200's L2
 constexpr int kMinLaunches = 20;
 constexpr size_t kMaxLaunches = 2000;
+// As many launches as take a few milliseconds, four at least.
+constexpr double kBytesPerUs = 4e6, kGraphUs = 4000.0;
+constexpr int kFewestLaunches = 4;
+constexpr int64_t kSustained = int64_t{1} << 26;  // elements from which on sustained times are told
 // Of the largest magnitudes that the inputs hold: one that saturates takes a slower path.
 constexpr float kDecodeScale = 0.003f;
 constexpr float kSiluMulDecodeScale = 0.02f;
@@ -76,38 +80,19 @@ Size size_of_case(const QuantizeDesc& d) {
           static_cast<size_t>(d.m * d.k / 2), static_cast<size_t>(quantize_scale_bytes(d))};
 }
 
-// Microseconds of one launch, the median of graph replays.
-double time_us(const Launch& launch, const Size& size, const Pool& pool, Stream stream) {
+// Copies of one size's buffers, which launches take in turn, and how many launches a graph has.
+struct Rotation {
+  size_t out, sets;
+  int launches;
+};
+Rotation rotation_of(const Size& size, const Pool& pool) {
   const size_t out = aligned(size.codes_bytes) + aligned(size.scale_bytes);
   const size_t set = aligned(size.src_bytes) + out;
   size_t sets = std::max<size_t>(2, kRotatedBytes / set + 1);
   sets = std::min({sets, pool.src_bytes / aligned(size.src_bytes), pool.out_bytes / out});
-  const int launches = std::max(kMinLaunches, static_cast<int>(std::min(sets, kMaxLaunches)));
-  auto* cuda_stream = static_cast<cudaStream_t>(stream.cuda);
-  cudaGraph_t graph;
-  cudaGraphExec_t exec;
-  NIBBLE_CUDA_CHECK(cudaStreamBeginCapture(cuda_stream, cudaStreamCaptureModeThreadLocal));
-  for (int i = 0; i < launches; ++i) {
-    const size_t turn = static_cast<size_t>(i) % sets;
-    uint8_t* codes = pool.out.data() + turn * out;
-    launch(pool.src.data() + turn * aligned(size.src_bytes), codes,
-           codes + aligned(size.codes_bytes), stream);
-  }
-  NIBBLE_CUDA_CHECK(cudaStreamEndCapture(cuda_stream, &graph));
-  NIBBLE_CUDA_CHECK(cudaGraphInstantiate(&exec, graph, 0));
-  const cuda::OwnedEvent begin(stream.index), end(stream.index);
-  std::vector<double> us;
-  for (int i = 0; i < kRepeats + 1; ++i) {
-    cuda::record(begin.get(), stream.cuda);
-    NIBBLE_CUDA_CHECK(cudaGraphLaunch(exec, cuda_stream));
-    cuda::record(end.get(), stream.cuda);
-    const double ms = cuda::milliseconds(begin.get(), end.get());
-    if (i > 0) us.push_back(ms * 1e3 / launches);  // the first warms up
-  }
-  NIBBLE_CUDA_CHECK(cudaGraphExecDestroy(exec));
-  NIBBLE_CUDA_CHECK(cudaGraphDestroy(graph));
-  std::ranges::sort(us);
-  return us[us.size() / 2];
+  const double us = size.bytes() / kBytesPerUs;
+  const int fewest = std::clamp(static_cast<int>(kGraphUs / us), kFewestLaunches, kMinLaunches);
+  return {out, sets, std::max(fewest, static_cast<int>(std::min(sets, kMaxLaunches)))};
 }
 
 struct Bench {
@@ -166,25 +151,51 @@ struct Bench {
                                   {"layout", to_string(desc.layout)},
                                   {"input", input},
                                   {"bytes", size.bytes()}};
-    double copy_us = INFINITY;
-    for (int kernel = 0; kernel < bench::kCopyKernels; ++kernel) {
-      const double us = time_us(copy(kernel, size), size, pool, stream);
-      row["copies_us"][bench::copy_name(kernel)] = us;
-      copy_us = std::min(copy_us, us);
-    }
+    const Rotation rotation = rotation_of(size, pool);
+    const auto turns = [&](const Launch& launch) {
+      return [&, launch](int i) {
+        const size_t turn = static_cast<size_t>(i) % rotation.sets;
+        uint8_t* codes = pool.out.data() + turn * rotation.out;
+        launch(pool.src.data() + turn * aligned(size.src_bytes), codes,
+               codes + aligned(size.codes_bytes), stream);
+      };
+    };
     const auto configs = impl->candidates(desc, device.info());
-    const double us = time_us(quantize(size, configs[0], false), size, pool, stream);
+    // The copies, ours, that again and with programmatic dependent launch.
+    std::vector<std::function<void(int)>> contenders;
+    for (int kernel = 0; kernel < bench::kCopyKernels; ++kernel) {
+      contenders.emplace_back(turns(copy(kernel, size)));
+    }
+    const auto ours = turns(quantize(size, configs[0], false));
+    contenders.insert(contenders.end(), {ours, ours, turns(quantize(size, configs[0], true))});
+    for (const KernelConfig& c : all_configs ? configs : std::vector<KernelConfig>{}) {
+      contenders.emplace_back(turns(quantize(size, c, false)));
+    }
+    auto* cuda_stream = static_cast<cudaStream_t>(stream.cuda);
+    const std::vector<double> times = bench::medians_us(cuda_stream, rotation.launches, contenders);
+    const double* of = times.data();
+    const auto best = std::min_element(of, of + bench::kCopyKernels);
+    const double copy_us = *best;
+    for (int kernel = 0; kernel < bench::kCopyKernels; ++kernel) {
+      row["copies_us"][bench::copy_name(kernel)] = *of++;
+    }
+    const double us = *of++;
     row["copy_us"] = copy_us;
     row["quantize_us"] = us;
-    row["null_us"] = time_us(quantize(size, configs[0], false), size, pool, stream);
-    row["pdl_us"] = time_us(quantize(size, configs[0], true), size, pool, stream);
+    row["null_us"] = *of++;
+    row["pdl_us"] = *of++;
     row["config"] = to_string(configs[0]);
     row["ratio"] = us / copy_us;
     row["gbps"] = size.bytes() / us / 1e3;
+    if (desc.m * desc.k >= kSustained) {
+      const auto sustained = [&](const std::function<void(int)>& launch) {
+        return bench::sustained_median_us(cuda_stream, rotation.launches, launch);
+      };
+      row["sustained_copy_us"] = sustained(contenders[best - times.data()]);
+      row["sustained_us"] = sustained(ours);
+    }
     if (all_configs) {
-      for (const KernelConfig& c : configs) {
-        row["configs_us"][to_string(c)] = time_us(quantize(size, c, false), size, pool, stream);
-      }
+      for (const KernelConfig& c : configs) row["configs_us"][to_string(c)] = *of++;
     }
     fmt::print(
         "{:>7} x {:<6} {:<7} {:<6} {:<7} {:<12} copy {:>9.2f} us  quantize {:>9.2f} us ({:.3f})  "
@@ -192,6 +203,10 @@ struct Bench {
         desc.m, desc.k, to_string(desc.src_type), to_string(desc.format), to_string(desc.layout),
         input, copy_us, us, us / copy_us, row["pdl_us"].get<double>(),
         row["null_us"].get<double>() / us);
+    if (row.contains("sustained_us")) {
+      fmt::print("  sustained {:.3f}",
+                 row["sustained_us"].get<double>() / row["sustained_copy_us"].get<double>());
+    }
     if (all_configs) {
       for (const auto& [name, value] : row["configs_us"].items()) {
         fmt::print("  [{}] {:.3f}", name, value.get<double>() / copy_us);

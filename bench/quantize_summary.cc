@@ -13,16 +13,20 @@ namespace {
 
 using Json = nlohmann::ordered_json;
 
-// Geometric means over all rows that `of` holds for.
+// Geometric means over all rows that `of` holds for; null where a row was not timed.
 template <class Of>
 Json summary_row(const std::string& what, const Json& rows, const Of& of) {
-  double ratio = 0, pdl = 0, worst = 0, gbps = 0;
-  int count = 0;
+  double ratio = 0, pdl = 0, sustained = 0, worst = 0, gbps = 0;
+  int count = 0, sustained_count = 0;
   for (const Json& r : rows) {
     if (!of(r)) continue;
     const double us = r["quantize_us"], copy = r["copy_us"];
     ratio += std::log(us / copy);
     pdl += std::log(r["pdl_us"].get<double>() / copy);
+    if (r.contains("sustained_us")) {
+      sustained += std::log(r["sustained_us"].get<double>() / r["sustained_copy_us"].get<double>());
+      ++sustained_count;
+    }
     worst = std::max(worst, us / copy);
     gbps = std::max(gbps, r["gbps"].get<double>());
     ++count;
@@ -32,6 +36,8 @@ Json summary_row(const std::string& what, const Json& rows, const Of& of) {
           {"time / copy", std::exp(ratio / count)},
           {"worst", worst},
           {"dependent launch", std::exp(pdl / count)},
+          {"sustained / copy",
+           sustained_count == count ? Json(std::exp(sustained / count)) : Json(nullptr)},
           {"best GB/s", gbps}};
 }
 

@@ -4,19 +4,17 @@
 #include <cuda_runtime.h>
 
 #include <algorithm>
-#include <chrono>
 #include <cstdio>
 #include <cstdlib>
 #include <functional>
-#include <memory>
 #include <span>
 #include <string>
-#include <thread>
 #include <utility>
 #include <vector>
 
 #include "base/cuda.h"
 #include "bench/arguments.h"
+#include "bench/launch_graph.h"
 #include "nibble/device.h"
 
 namespace nibble::bench {
@@ -30,9 +28,6 @@ namespace nibble::bench {
   } while (false)
 
 inline constexpr int kLaunches = 48;
-inline constexpr int kRepeats = 7;
-inline constexpr std::chrono::milliseconds kRest{5};
-inline constexpr std::chrono::milliseconds kAtWork{250};
 
 using Shape = std::pair<int, int>;  // n, k
 inline const std::vector<Shape> kLayers = {{7168, 2048},  {4096, 7168},  {8192, 8192},
@@ -100,87 +95,15 @@ inline nibble::Stream nibble_stream(bool pdl) {
   return {.kind = DeviceKind::kCuda, .cuda = stream(), .pdl = pdl};
 }
 
-// `launches` calls of launch(0), launch(1), ..., as a graph.
-class LaunchGraph {
- public:
-  LaunchGraph(int launches, const std::function<void(int)>& launch) : launches_(launches) {
-    cudaGraph_t graph;
-    CUDA_OK(cudaStreamBeginCapture(stream(), cudaStreamCaptureModeThreadLocal));
-    for (int i = 0; i < launches; ++i) launch(i);
-    CUDA_OK(cudaStreamEndCapture(stream(), &graph));
-    CUDA_OK(cudaGraphInstantiate(&exec_, graph, 0));
-    CUDA_OK(cudaGraphDestroy(graph));
-    CUDA_OK(cudaEventCreate(&begin_));
-    CUDA_OK(cudaEventCreate(&end_));
-  }
-  ~LaunchGraph() {
-    cudaGraphExecDestroy(exec_);
-    cudaEventDestroy(begin_);
-    cudaEventDestroy(end_);
-  }
-  LaunchGraph(const LaunchGraph&) = delete;
-
-  // Microseconds of a launch, this time.
-  double replay_us() const {
-    CUDA_OK(cudaEventRecord(begin_, stream()));
-    CUDA_OK(cudaGraphLaunch(exec_, stream()));
-    CUDA_OK(cudaEventRecord(end_, stream()));
-    CUDA_OK(cudaEventSynchronize(end_));
-    float ms;
-    CUDA_OK(cudaEventElapsedTime(&ms, begin_, end_));
-    return ms * 1e3 / launches_;
-  }
-
- private:
-  int launches_;
-  cudaGraphExec_t exec_;
-  cudaEvent_t begin_, end_;
-};
-
-inline double median(std::vector<double> times) {
-  std::sort(times.begin(), times.end());
-  return times[times.size() / 2];
-}
-
-// The median of each contender, in turns forwards and backwards. The card rests before each turn:
-// one at its power limit gives all that take turns the clock that their mean power allows, and so
-// says which of them takes fewest clocks, not which takes least time (7168 x 18432 at m = 512, 128
-// x 128 cut and 128 x 256 whole: 210 and 236 us in turns without rests; with them 190 and 177; each
-// alone for long 211 and 197).
 inline std::vector<double> medians_us(int launches,
                                       std::span<const std::function<void(int)>> contenders) {
-  std::vector<std::unique_ptr<LaunchGraph>> graphs;
-  for (const auto& launch : contenders) {
-    graphs.push_back(std::make_unique<LaunchGraph>(launches, launch));
-  }
-  const int count = static_cast<int>(graphs.size());
-  std::vector<std::vector<double>> times(graphs.size());
-  for (int r = -1; r < kRepeats; ++r) {
-    for (int j = 0; j < count; ++j) {
-      const int i = r % 2 == 0 ? j : count - 1 - j;
-      std::this_thread::sleep_for(kRest);
-      graphs[i]->replay_us();  // wakes it up
-      const double us = graphs[i]->replay_us();
-      if (r >= 0) times[i].push_back(us);
-    }
-  }
-  std::vector<double> medians;
-  for (const auto& t : times) medians.push_back(median(t));
-  return medians;
+  return medians_us(stream(), launches, contenders);
 }
 inline double median_us(int launches, const std::function<void(int)>& launch) {
   return medians_us(launches, {&launch, 1})[0];
 }
-
-// The median of one that the card has been at for a while: large products take it to its power
-// limit.
 inline double sustained_median_us(int launches, const std::function<void(int)>& launch) {
-  const LaunchGraph graph(launches, launch);
-  const auto begin = std::chrono::steady_clock::now();
-  while (std::chrono::steady_clock::now() - begin < kAtWork) graph.replay_us();
-  std::vector<double> times;
-  for (int r = 0; r < kRepeats; ++r) times.push_back(graph.replay_us());
-  return median(times);
+  return sustained_median_us(stream(), launches, launch);
 }
 
 }  // namespace nibble::bench

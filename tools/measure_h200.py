@@ -6,7 +6,7 @@
     measure_h200.py results RUNS                              here: bench/results/h200_*.json
 
 FOLDER lies in the repository and goes to the other machine with it (.carry/ is ignored by git). The
-steps are STEPS; all of them take some eight minutes. RUNS is the folder that runs.tgz held. --peers:
+steps are STEPS; all of them take some ten minutes. RUNS is the folder that runs.tgz held. --peers:
 the harness of Marlin and humming, which takes plugins (tools/peers_plugin.py)."""
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ STEPS = (
     | {
         "gemm_other": (150, f"bench_sm90_gemm --json {{}} --m {UNSEEN_TOKENS} "
                             f"--shape {UNSEEN_LAYERS} --top 8"),
-        "quantize": (150, "bench_cuda_quantize --commit {commit} --date {date} --summary "
+        "quantize": (240, "bench_cuda_quantize --commit {commit} --date {date} --summary "
                           "quantize_summary.json --out {}"),
         "kinds": (120, "bench_sm90_kinds --json {}"),
         "gemm": (240, f"bench_sm90_gemm --json {{}} --sustained --m {TOKENS} --top 8"),

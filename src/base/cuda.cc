@@ -1,9 +1,12 @@
 #include "base/cuda.h"
 
+#include <atomic>
 #include <fstream>
+#include <iterator>
 
 #include "base/check.h"
 #include "base/cuda_check.h"
+#include "base/cuda_driver.h"
 
 namespace nibble::cuda {
 namespace {
@@ -57,10 +60,21 @@ Properties properties(int device) {
           2 * clock_hz * bus_bytes / 1e9, driver_version()};
 }
 
+int num_sms(int device) {
+  static std::atomic<int> known[64];
+  const bool has_place = device >= 0 && device < static_cast<int>(std::size(known));
+  int sms = has_place ? known[device].load(std::memory_order_relaxed) : 0;
+  if (sms == 0) sms = attribute(cudaDevAttrMultiProcessorCount, device);
+  if (has_place) known[device].store(sms, std::memory_order_relaxed);
+  return sms;
+}
+
 int set_device(int device) {
+  CUdevice current = 0;
+  if (driver().ctx_get_device(&current) == CUDA_SUCCESS && current == device) return device;
   int before = 0;
   NIBBLE_CUDA_CHECK(cudaGetDevice(&before));
-  if (before != device) NIBBLE_CUDA_CHECK(cudaSetDevice(device));
+  NIBBLE_CUDA_CHECK(cudaSetDevice(device));  // or the thread has no context yet
   return before;
 }
 
@@ -155,11 +169,15 @@ int device_of_stream(void* stream) {
 }
 
 int device_of(const void* p) {
-  cudaPointerAttributes attributes;
-  NIBBLE_CUDA_CHECK(cudaPointerGetAttributes(&attributes, p));
-  return attributes.type == cudaMemoryTypeDevice || attributes.type == cudaMemoryTypeManaged
-             ? attributes.device
-             : -1;
+  unsigned type = 0, managed = 0;
+  int device = 0;
+  CUpointer_attribute what[] = {CU_POINTER_ATTRIBUTE_MEMORY_TYPE, CU_POINTER_ATTRIBUTE_IS_MANAGED,
+                                CU_POINTER_ATTRIBUTE_DEVICE_ORDINAL};
+  void* values[] = {&type, &managed, &device};  // zeros for memory that the driver does not know
+  const CUresult status = driver().pointer_get_attributes(std::size(what), what, values,
+                                                          reinterpret_cast<CUdeviceptr>(p));
+  check(static_cast<cudaError_t>(status), "cuPointerGetAttributes");
+  return type == CU_MEMORYTYPE_DEVICE || managed != 0 ? device : -1;
 }
 
 }  // namespace nibble::cuda

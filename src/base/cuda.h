@@ -20,6 +20,9 @@ struct Properties {
 // Throws kDevice ("no CUDA device ...") where the machine has no such device or no driver.
 Properties properties(int device);
 
+// Properties::num_sms, for launches: asked of the runtime once for a device.
+int num_sms(int device);
+
 // The device that the calling thread's next calls are for.
 int set_device(int device);  // returns the one before
 void restore_device(int device) noexcept;

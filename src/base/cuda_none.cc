@@ -12,6 +12,7 @@ namespace {
 }  // namespace
 
 Properties properties(int) { refuse(); }
+int num_sms(int) { refuse(); }
 int set_device(int) { refuse(); }
 void restore_device(int) noexcept {}
 void* new_memory(int, size_t) { refuse(); }

@@ -8,6 +8,7 @@
 
 #include "base/cuda.h"
 #include "base/cuda_check.h"
+#include "base/cuda_driver.h"
 #include "base/env.h"
 
 namespace nibble::cuda {
@@ -40,21 +41,11 @@ struct OutsideCaptures {
   ~OutsideCaptures() { cudaThreadExchangeStreamCaptureMode(&mode); }
 };
 
-cudaKernelNodeParams node_params(const LaunchConfig& config, const void* kernel, void** params) {
-  cudaKernelNodeParams p = {};
-  p.func = const_cast<void*>(kernel);
-  p.gridDim = config.grid;
-  p.blockDim = config.block;
-  p.sharedMemBytes = static_cast<unsigned>(config.shared_bytes);
-  p.kernelParams = params;
-  return p;
-}
-
 class KernelGraph {
  public:
   KernelGraph(const LaunchConfig& config, const void* kernel, void** params) {
     const OutsideCaptures outside;
-    made_ = make(config, node_params(config, kernel, params));
+    made_ = make(config, kernel, params);
     if (!made_) cudaGetLastError();
   }
   KernelGraph(const KernelGraph&) = delete;
@@ -64,18 +55,30 @@ class KernelGraph {
   }
 
   // False where the runtime takes no such parameters: cudaLaunchKernelExC will say why.
-  bool launch(const cudaKernelNodeParams& params, cudaStream_t stream, const char* name) {
+  bool launch(const LaunchConfig& config, void** params, const char* name) {
+    CUDA_KERNEL_NODE_PARAMS p = {};
+    p.func = function_;
+    p.gridDimX = config.grid.x, p.gridDimY = config.grid.y, p.gridDimZ = config.grid.z;
+    p.blockDimX = config.block.x, p.blockDimY = config.block.y, p.blockDimZ = config.block.z;
+    p.sharedMemBytes = static_cast<unsigned>(config.shared_bytes);
+    p.kernelParams = params;
     const std::lock_guard lock(mutex_);
-    if (!made_ || cudaGraphExecKernelNodeSetParams(exec_, node_, &params) != cudaSuccess) {
-      cudaGetLastError();
+    if (!made_ || driver().graph_exec_kernel_node_set_params(exec_, node_, &p) != CUDA_SUCCESS) {
       return false;
     }
-    check(cudaGraphLaunch(exec_, stream), name);
+    const auto stream = static_cast<cudaStream_t>(config.stream.cuda);
+    check(static_cast<cudaError_t>(driver().graph_launch(exec_, stream)), name);
     return true;
   }
 
  private:
-  bool make(const LaunchConfig& config, const cudaKernelNodeParams& params) {
+  bool make(const LaunchConfig& config, const void* kernel, void** params) {
+    cudaKernelNodeParams p = {};
+    p.func = const_cast<void*>(kernel);
+    p.gridDim = config.grid;
+    p.blockDim = config.block;
+    p.sharedMemBytes = static_cast<unsigned>(config.shared_bytes);
+    p.kernelParams = params;
     const auto stream = static_cast<cudaStream_t>(config.stream.cuda);
     cudaLaunchAttributeValue cluster = {}, priority = {};
     cluster.clusterDim = {config.cluster.x, config.cluster.y, config.cluster.z};
@@ -84,7 +87,8 @@ class KernelGraph {
       return cudaGraphKernelNodeSetAttribute(node_, id, &value) == cudaSuccess;
     };
     return cudaGraphCreate(&graph_, 0) == cudaSuccess &&
-           cudaGraphAddKernelNode(&node_, graph_, nullptr, 0, &params) == cudaSuccess &&
+           cudaGraphAddKernelNode(&node_, graph_, nullptr, 0, &p) == cudaSuccess &&
+           cudaGetFuncBySymbol(&function_, kernel) == cudaSuccess &&
            (!clustered || set(cudaLaunchAttributeClusterDimension, cluster)) &&
            cudaStreamGetPriority(stream, &priority.priority) == cudaSuccess &&
            set(cudaLaunchAttributePriority, priority) &&
@@ -96,6 +100,7 @@ class KernelGraph {
   cudaGraph_t graph_ = nullptr;
   cudaGraphNode_t node_ = nullptr;
   cudaGraphExec_t exec_ = nullptr;
+  cudaFunction_t function_ = nullptr;
   bool made_ = false;
 };
 
@@ -106,13 +111,12 @@ class KernelGraphs {
   // Null where the stream takes no graph.
   std::shared_ptr<KernelGraph> get(const LaunchConfig& config, const void* kernel, void** params) {
     const auto stream = static_cast<cudaStream_t>(config.stream.cuda);
-    cudaStreamCaptureStatus status = cudaStreamCaptureStatusNone;
+    CUstreamCaptureStatus status = CU_STREAM_CAPTURE_STATUS_NONE;
     Key key = {kernel, 0, config.stream.index, config.cluster};
     // In this order: asked for its id, a stream that is captured would no longer be.
-    if (cudaStreamIsCapturing(stream, &status) != cudaSuccess ||
-        status != cudaStreamCaptureStatusNone ||
-        cudaStreamGetId(stream, &key.stream) != cudaSuccess) {
-      cudaGetLastError();
+    if (driver().stream_is_capturing(stream, &status) != CUDA_SUCCESS ||
+        status != CU_STREAM_CAPTURE_STATUS_NONE ||
+        driver().stream_get_id(stream, &key.stream) != CUDA_SUCCESS) {
       return nullptr;
     }
     {
@@ -160,8 +164,7 @@ bool launch_as_graph(const LaunchConfig& config, const char* name, const void* k
                      void** params) {
   if (is_plain(config)) return false;
   const std::shared_ptr<KernelGraph> graph = graphs().get(config, kernel, params);
-  return graph != nullptr && graph->launch(node_params(config, kernel, params),
-                                           static_cast<cudaStream_t>(config.stream.cuda), name);
+  return graph != nullptr && graph->launch(config, params, name);
 }
 
 }  // namespace nibble::cuda

@@ -1,6 +1,6 @@
-// What base/graph_launch.cc asks of the CUDA runtime, with a runtime of this file in its place:
-// when a kernel is launched as a graph, of which stream's, and who waits for whom. That kernels run
-// as they should is tested on a GPU (sm90_gemm_test).
+// What base/graph_launch.cc asks of the CUDA runtime and driver, with those of this file in their
+// place: when a kernel is launched as a graph, of which stream's, and who waits for whom. That
+// kernels run as they should is tested on a GPU (sm90_gemm_test).
 #include "base/graph_launch.h"
 
 #include <gtest/gtest.h>
@@ -13,6 +13,7 @@
 
 #include "base/cuda.h"
 #include "base/cuda_check.h"
+#include "base/cuda_driver.h"
 #include "nibble/error.h"
 
 namespace {
@@ -21,11 +22,12 @@ struct Runtime {
   std::mutex mutex;
   std::map<cudaStream_t, unsigned long long> stream_ids;
   std::map<cudaStream_t, bool> capturing;
-  std::vector<dim3> grids;  // as last set, of each graph that was instantiated
+  std::vector<unsigned> grids;  // as last set, of each graph that was instantiated
+  std::vector<CUfunction> functions;
   std::vector<std::pair<int, cudaStream_t>> launches;  // of which graph, on which stream
   std::vector<unsigned> clusters;                      // set on nodes
   bool refuse_params = false;
-  cudaError_t launch_status = cudaSuccess;
+  CUresult launch_status = CUDA_SUCCESS;
   cudaStream_t stuck = nullptr;  // a launch on it waits for `go_on`
   std::shared_future<void> go_on;
 } runtime;
@@ -39,18 +41,11 @@ int graph_of(cudaGraphExec_t exec) {
 
 }  // namespace
 
-// The runtime's. Handles of graphs are their numbers from one on.
+// The runtime's. Handles of graphs are their numbers from one on, those of functions the kernels.
 cudaError_t cudaGetLastError() { return cudaSuccess; }
 cudaError_t cudaThreadExchangeStreamCaptureMode(cudaStreamCaptureMode*) { return cudaSuccess; }
-cudaError_t cudaStreamIsCapturing(cudaStream_t s, cudaStreamCaptureStatus* status) {
-  const std::lock_guard lock(runtime.mutex);
-  *status = runtime.capturing[s] ? cudaStreamCaptureStatusActive : cudaStreamCaptureStatusNone;
-  return cudaSuccess;
-}
-cudaError_t cudaStreamGetId(cudaStream_t s, unsigned long long* id) {
-  const std::lock_guard lock(runtime.mutex);
-  if (runtime.capturing[s]) return cudaErrorStreamCaptureUnsupported;
-  *id = runtime.stream_ids[s];
+cudaError_t cudaGetFuncBySymbol(cudaFunction_t* function, const void* kernel) {
+  *function = static_cast<cudaFunction_t>(const_cast<void*>(kernel));
   return cudaSuccess;
 }
 cudaError_t cudaStreamGetPriority(cudaStream_t, int* priority) {
@@ -79,26 +74,50 @@ cudaError_t cudaGraphKernelNodeSetAttribute(cudaGraphNode_t, cudaLaunchAttribute
 cudaError_t cudaGraphInstantiate(cudaGraphExec_t* exec, cudaGraph_t, unsigned long long) {
   const std::lock_guard lock(runtime.mutex);
   runtime.grids.emplace_back(0);
+  runtime.functions.emplace_back(nullptr);
   *exec = reinterpret_cast<cudaGraphExec_t>(runtime.grids.size());
   return cudaSuccess;
 }
 cudaError_t cudaGraphUpload(cudaGraphExec_t, cudaStream_t) { return cudaSuccess; }
 cudaError_t cudaGraphExecDestroy(cudaGraphExec_t) { return cudaSuccess; }
-cudaError_t cudaGraphExecKernelNodeSetParams(cudaGraphExec_t exec, cudaGraphNode_t,
-                                             const cudaKernelNodeParams* params) {
-  const std::lock_guard lock(runtime.mutex);
-  if (runtime.refuse_params) return cudaErrorInvalidValue;
-  runtime.grids[graph_of(exec)] = params->gridDim;
-  return cudaSuccess;
-}
-cudaError_t cudaGraphLaunch(cudaGraphExec_t exec, cudaStream_t s) {
-  if (s == runtime.stuck) runtime.go_on.wait();
-  const std::lock_guard lock(runtime.mutex);
-  runtime.launches.emplace_back(graph_of(exec), s);
-  return runtime.launch_status;
-}
 
 namespace nibble::cuda {
+
+// The driver's.
+const Driver& driver() {
+  static constexpr Driver functions = {
+      .graph_exec_kernel_node_set_params =
+          [](CUgraphExec exec, CUgraphNode, const CUDA_KERNEL_NODE_PARAMS* params) {
+            const std::lock_guard lock(runtime.mutex);
+            if (runtime.refuse_params) return CUDA_ERROR_INVALID_VALUE;
+            runtime.grids[graph_of(exec)] = params->gridDimX;
+            runtime.functions[graph_of(exec)] = params->func;
+            return CUDA_SUCCESS;
+          },
+      .graph_launch =
+          [](CUgraphExec exec, CUstream s) {
+            if (s == runtime.stuck) runtime.go_on.wait();
+            const std::lock_guard lock(runtime.mutex);
+            runtime.launches.emplace_back(graph_of(exec), s);
+            return runtime.launch_status;
+          },
+      .stream_get_id =
+          [](CUstream s, unsigned long long* id) {
+            const std::lock_guard lock(runtime.mutex);
+            if (runtime.capturing[s]) return CUDA_ERROR_STREAM_CAPTURE_UNSUPPORTED;
+            *id = runtime.stream_ids[s];
+            return CUDA_SUCCESS;
+          },
+      .stream_is_capturing =
+          [](CUstream s, CUstreamCaptureStatus* status) {
+            const std::lock_guard lock(runtime.mutex);
+            *status = runtime.capturing[s] ? CU_STREAM_CAPTURE_STATUS_ACTIVE
+                                           : CU_STREAM_CAPTURE_STATUS_NONE;
+            return CUDA_SUCCESS;
+          }};
+  return functions;
+}
+
 void fail_cuda(const char* what, cudaError_t) { throw Error(ErrorCode::kDevice, what); }
 
 namespace {
@@ -141,13 +160,15 @@ TEST_F(GraphLaunch, OneGraphForEachKernelStreamAndCluster) {
   ASSERT_EQ(runtime.launches.size(), 8);
   for (int i = 0; i < 8; ++i) EXPECT_EQ(runtime.launches[i].first, first_ + i % 4);
   EXPECT_EQ(runtime.launches[1].second, stream(1));
+  EXPECT_EQ(runtime.functions[first_ + 1], static_cast<void*>(&kernels[0]));
+  EXPECT_EQ(runtime.functions[first_ + 2], static_cast<void*>(&kernels[1]));
   EXPECT_EQ(runtime.clusters, std::vector<unsigned>{2});
 }
 
 TEST_F(GraphLaunch, TheParametersAreEachCallsOwn) {
   for (const unsigned grid : {5, 6}) {
     EXPECT_TRUE(launch(config(0, grid)));
-    EXPECT_EQ(runtime.grids.back().x, grid);
+    EXPECT_EQ(runtime.grids.back(), grid);
   }
   EXPECT_EQ(made(), 1);
 }
@@ -188,9 +209,9 @@ TEST_F(GraphLaunch, WhatTheRuntimeRefusesIsNotLaunched) {
   EXPECT_FALSE(launch(config(0)));
   runtime.refuse_params = false;
   EXPECT_TRUE(runtime.launches.empty());
-  runtime.launch_status = cudaErrorIllegalAddress;
+  runtime.launch_status = CUDA_ERROR_ILLEGAL_ADDRESS;
   EXPECT_THROW(launch(config(0)), Error);
-  runtime.launch_status = cudaSuccess;
+  runtime.launch_status = CUDA_SUCCESS;
 }
 
 TEST_F(GraphLaunch, ALaunchThatWaitsHoldsNobodyElseUp) {

@@ -114,9 +114,8 @@ cudaError_t cudaDeviceGetAttribute(int* value, cudaDeviceAttr which, int) {
 cudaError_t cudaGetDriverEntryPointByVersion(const char* name, void** found, unsigned,
                                              unsigned long long,
                                              cudaDriverEntryPointQueryResult* result) {
-  const bool known = std::strcmp(name, "cuTensorMapEncodeTiled") == 0;
-  *found = known ? reinterpret_cast<void*>(&encode) : nullptr;
-  *result = known ? cudaDriverEntryPointSuccess : cudaDriverEntryPointSymbolNotFound;
+  *found = driver_function(name);
+  *result = *found ? cudaDriverEntryPointSuccess : cudaDriverEntryPointSymbolNotFound;
   return cudaSuccess;
 }
 
@@ -131,13 +130,6 @@ cudaError_t cudaFree(void* p) {
 }
 cudaError_t cudaMemGetInfo(size_t* free, size_t* total) {
   *free = *total = kMemory;
-  return cudaSuccess;
-}
-cudaError_t cudaPointerGetAttributes(cudaPointerAttributes* attributes, const void* p) {
-  NIBBLE_LOCK;
-  *attributes = {};
-  const bool is_device = memory().contains(reinterpret_cast<uint64_t>(p), 1);
-  attributes->type = is_device ? cudaMemoryTypeDevice : cudaMemoryTypeUnregistered;
   return cudaSuccess;
 }
 cudaError_t cudaMemcpyAsync(void* to, const void* from, size_t bytes, cudaMemcpyKind,
@@ -164,18 +156,13 @@ cudaError_t cudaStreamSynchronize(cudaStream_t) {
   return keep(runtime().broken ? cudaErrorLaunchFailure : cudaSuccess);
 }
 cudaError_t cudaStreamGetDevice(cudaStream_t, int* device) { return cudaGetDevice(device); }
-cudaError_t cudaStreamGetId(cudaStream_t stream, unsigned long long* id) {
-  *id = stream == nullptr ? 0 : of(stream)->id;
-  return cudaSuccess;
-}
 cudaError_t cudaStreamGetPriority(cudaStream_t, int* priority) {
   *priority = 0;
   return cudaSuccess;
 }
 cudaError_t cudaStreamIsCapturing(cudaStream_t stream, cudaStreamCaptureStatus* status) {
-  const bool captures = stream != nullptr && of(stream)->captured != nullptr;
-  *status = captures ? cudaStreamCaptureStatusActive : cudaStreamCaptureStatusNone;
-  return cudaSuccess;
+  return static_cast<cudaError_t>(
+      cuStreamIsCapturing(stream, reinterpret_cast<CUstreamCaptureStatus*>(status)));
 }
 cudaError_t cudaThreadExchangeStreamCaptureMode(cudaStreamCaptureMode*) { return cudaSuccess; }
 cudaError_t cudaStreamBeginCapture(cudaStream_t stream, cudaStreamCaptureMode) {
@@ -211,6 +198,10 @@ cudaError_t cudaEventElapsedTime(float* ms, cudaEvent_t begin, cudaEvent_t end) 
   return cudaSuccess;
 }
 
+cudaError_t cudaGetFuncBySymbol(cudaFunction_t* function, const void* kernel) {
+  *function = static_cast<cudaFunction_t>(const_cast<void*>(kernel));
+  return cudaSuccess;
+}
 cudaError_t cudaFuncGetAttributes(cudaFuncAttributes* attributes, const void* kernel) {
   NIBBLE_LOCK;
   *attributes = {};
@@ -280,20 +271,6 @@ cudaError_t cudaGraphExecDestroy(cudaGraphExec_t exec) {
   delete reinterpret_cast<Graph*>(exec);
   return cudaSuccess;
 }
-// Of graphs of one node, which is all that Nibble changes.
-cudaError_t cudaGraphExecKernelNodeSetParams(cudaGraphExec_t exec, cudaGraphNode_t,
-                                             const cudaKernelNodeParams* p) {
-  NIBBLE_LOCK;
-  Node& node = reinterpret_cast<Graph*>(exec)->nodes.front();
-  const Dim c = node.launch.cluster;
-  node.launch = make_launch(p->func, p->gridDim, p->blockDim, p->sharedMemBytes,
-                            dim3(c.x, c.y, c.z), p->kernelParams);
-  return keep(refuses(p->func, node.launch));
-}
 cudaError_t cudaGraphLaunch(cudaGraphExec_t exec, cudaStream_t stream) {
-  NIBBLE_LOCK;
-  for (const Node& node : reinterpret_cast<const Graph*>(exec)->nodes) {
-    if (const cudaError_t s = enqueue(stream, node); s != cudaSuccess) return keep(s);
-  }
-  return cudaSuccess;
+  return keep(static_cast<cudaError_t>(cuGraphLaunch(exec, stream)));
 }

@@ -5,8 +5,6 @@
 #include <cstdio>
 #include <cstdlib>
 
-#include "tests/emulator/tensor_map.h"
-
 namespace nibble::emulator {
 namespace {
 
@@ -134,30 +132,6 @@ cudaError_t enqueue(cudaStream_t stream, Node node) {
   Graph one;
   one.nodes.push_back(std::move(node));
   return play(one);
-}
-
-CUresult encode(CUtensorMap* to, CUtensorMapDataType type, cuuint32_t rank, void* data,
-                const cuuint64_t* sizes, const cuuint64_t* strides, const cuuint32_t* box,
-                const cuuint32_t* steps, CUtensorMapInterleave, CUtensorMapSwizzle swizzle,
-                CUtensorMapL2promotion, CUtensorMapFloatOOBfill) {
-  const auto base = reinterpret_cast<uint64_t>(data);
-  if (type != CU_TENSOR_MAP_DATA_TYPE_UINT16 || swizzle != CU_TENSOR_MAP_SWIZZLE_128B || rank < 2 ||
-      rank > 3 || base % 16 != 0 || box[0] * kElement != 128) {
-    return CUDA_ERROR_INVALID_VALUE;
-  }
-  TensorMap map = {static_cast<const uint8_t*>(data), rank, {}, {}, {}};
-  for (uint32_t d = 0; d < rank; ++d) {
-    if (sizes[d] == 0 || box[d] == 0 || box[d] > 256 || steps[d] != 1 ||
-        (d > 0 && strides[d - 1] % 16 != 0)) {
-      return CUDA_ERROR_INVALID_VALUE;
-    }
-    map.sizes[d] = sizes[d];
-    map.box[d] = box[d];
-    if (d > 0) map.strides[d - 1] = strides[d - 1];
-  }
-  std::memset(to, 0, sizeof *to);
-  std::memcpy(to, &map, sizeof map);
-  return CUDA_SUCCESS;
 }
 
 }  // namespace nibble::emulator

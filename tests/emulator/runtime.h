@@ -66,10 +66,7 @@ cudaError_t refuses(const void* kernel, const Launch& launch);
 // Done at once, or captured.
 cudaError_t enqueue(cudaStream_t stream, Node node);
 inline Stream* of(cudaStream_t stream) { return reinterpret_cast<Stream*>(stream); }
-// cuTensorMapEncodeTiled
-CUresult encode(CUtensorMap* to, CUtensorMapDataType type, cuuint32_t rank, void* data,
-                const cuuint64_t* sizes, const cuuint64_t* strides, const cuuint32_t* box,
-                const cuuint32_t* steps, CUtensorMapInterleave, CUtensorMapSwizzle swizzle,
-                CUtensorMapL2promotion, CUtensorMapFloatOOBfill);
+// Of those that Nibble looks up; null for others.
+void* driver_function(const char* name);
 
 }  // namespace nibble::emulator

@@ -61,14 +61,14 @@ struct NormParams {
 };
 constexpr int64_t kMaxNormCols = 32768;
 // Units of sixteen elements that a thread holds of a row of 16-bit elements without a residual
-// where there are many rows. Three or five where whole warps come out even with them;
-// docs/quantize.md has what that gains. Few rows take two a thread, and where it is not two here
-// they too add up the squares of each unit by itself: a row's bits stay the same however many there
-// are.
+// where there are many rows. Three or five where warps come out even with them, the last with few
+// idle lanes and an SM's four schedulers with as many warps each; docs/quantize.md has what that
+// gains. Few rows take two a thread, and where it is not two here they too add up the squares of
+// each unit by itself: a row's bits stay the same however many there are.
 constexpr int norm_units(int64_t k) {
   const int64_t slots = (k + 511) / 512;  // of a warp's 32 units
-  if (slots == 10) return 5;
-  return slots == 5 || slots == 6 || slots == 9 || (slots >= 11 && slots <= 14) ? 3 : 2;
+  if (slots == 5 || slots == 10 || slots == 13 || slots == 14) return 5;
+  return slots == 3 || slots == 6 || slots == 9 || slots == 11 || slots == 12 ? 3 : 2;
 }
 void launch_quantize_rms_norm(const QuantizeParams& params, const NormParams& norm,
                               nibble::Stream stream);

@@ -1,31 +1,12 @@
 #include "kernels/cuda/tensor_map.h"
 
-#include <cuda_runtime_api.h>
-
 #include "base/check.h"
-#include "base/cuda_check.h"
+#include "base/cuda_driver.h"
 
 namespace nibble::cuda {
 namespace {
 
 constexpr int kBoxCols = 64;  // 128 bytes, the widest that the swizzle takes
-constexpr int kSinceVersion = 12000;
-
-// From the driver that is there, so that programs start without one.
-decltype(&cuTensorMapEncodeTiled) encode_function() {
-  void* found = nullptr;
-  cudaDriverEntryPointQueryResult result;
-  NIBBLE_CUDA_CHECK(cudaGetDriverEntryPointByVersion("cuTensorMapEncodeTiled", &found,
-                                                     kSinceVersion, cudaEnableDefault, &result));
-  NIBBLE_CHECK(result == cudaDriverEntryPointSuccess, ErrorCode::kDevice,
-               "the CUDA driver has no cuTensorMapEncodeTiled: 12.0 or newer is needed");
-  return reinterpret_cast<decltype(&cuTensorMapEncodeTiled)>(found);
-}
-
-const auto& encoder() {
-  static const auto encode = encode_function();
-  return encode;
-}
 
 // Innermost first; a stride, in bytes, of each but that.
 struct Boxes {
@@ -37,10 +18,10 @@ struct Boxes {
 CUtensorMap encode(const Boxes& b, const void* data) {
   constexpr cuuint32_t kSteps[] = {1, 1, 1};
   CUtensorMap map;
-  const CUresult status =
-      encoder()(&map, CU_TENSOR_MAP_DATA_TYPE_UINT16, b.rank, const_cast<void*>(data), b.sizes,
-                b.strides, b.box, kSteps, CU_TENSOR_MAP_INTERLEAVE_NONE, CU_TENSOR_MAP_SWIZZLE_128B,
-                CU_TENSOR_MAP_L2_PROMOTION_L2_256B, CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE);
+  const CUresult status = driver().tensor_map_encode_tiled(
+      &map, CU_TENSOR_MAP_DATA_TYPE_UINT16, b.rank, const_cast<void*>(data), b.sizes, b.strides,
+      b.box, kSteps, CU_TENSOR_MAP_INTERLEAVE_NONE, CU_TENSOR_MAP_SWIZZLE_128B,
+      CU_TENSOR_MAP_L2_PROMOTION_L2_256B, CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE);
   NIBBLE_CHECK(status == CUDA_SUCCESS, ErrorCode::kDevice,
                "tensor map of {} x {} at {}, {} bytes a row: refused by the driver with error {}",
                b.sizes[1], b.sizes[0], data, b.strides[0], static_cast<int>(status));
@@ -48,8 +29,6 @@ CUtensorMap encode(const Boxes& b, const void* data) {
 }
 
 }  // namespace
-
-void load_tensor_map_encoder() { encoder(); }
 
 CUtensorMap tensor_map_16bit(const void* data, int64_t rows, int64_t cols, int64_t row_bytes,
                              int box_rows) {

@@ -16,7 +16,5 @@ CUtensorMap tensor_map_16bit(const void* data, int64_t rows, int64_t cols, int64
 // behind the other in shared memory. `cols` must be a multiple of 64.
 CUtensorMap tensor_map_16bit_pairs(const void* data, int64_t rows, int64_t cols, int64_t row_bytes,
                                    int box_rows);
-// Looks the driver's function up, which the first map would wait for; throws as above.
-void load_tensor_map_encoder();
 
 }  // namespace nibble::cuda

@@ -3,7 +3,7 @@
 #include <atomic>
 #include <random>
 
-#include "base/cuda_check.h"
+#include "base/cuda.h"
 #include "base/launch.h"
 #include "kernels/cuda/tensor_map.h"
 #include "kernels/sm90/gemm_wgmma.h"
@@ -48,10 +48,31 @@ int warpgroups(const WgmmaConfig& c) {
 }
 int max_groups(const WgmmaConfig& c) { return c.mixed() ? warpgroups(c) : find(c)->max_groups; }
 
-WgmmaShared shared_memory(const WgmmaConfig& c, int stages) {
+// Below, `most` is max_groups(c), which a launch looks up once: five times took it a fifth of what
+// it does by itself.
+WgmmaShared shared_memory(const WgmmaConfig& c, int most, int stages) {
   return {c.tokens,      c.groups,
-          warpgroups(c), staged_units(c.tokens, max_groups(c)),
+          warpgroups(c), staged_units(c.tokens, most),
           stages,        c.k_groups * sums_bytes(c.tokens, c.groups, c.split * c.k_groups)};
+}
+
+int stages_of(const WgmmaConfig& c, int most) {
+  const int none = shared_memory(c, most, 0).bytes, slot = shared_memory(c, most, 1).bytes - none;
+  // Each slot is always the same k group's, or one that is ahead would take what the slot had for
+  // another as what it waits for.
+  return std::min(max_stages(c.tokens), (kSharedLimit - none) / slot) / c.k_groups * c.k_groups;
+}
+
+WgmmaTiles tiles_of(const WgmmaConfig& c, int most, int64_t m, int64_t n, int workers) {
+  const int pair = c.cluster / c.split;
+  return {static_cast<int>(m),
+          static_cast<int>(n),
+          c.tokens,
+          pair == 2 ? kCopiedByTwo : 1,
+          c.groups * pair,
+          pair,
+          workers,
+          c.split * c.k_groups == 1 && !c.stream && is_lowered(most)};
 }
 
 // What the blocks of one kind of tiles are told.
@@ -61,23 +82,20 @@ struct Part {
   CUtensorMap activations = {};
 };
 Part part_of(const WgmmaParams& params, const uint16_t* a, int64_t a_row_bytes,
-             const WgmmaConfig& c, const WgmmaTiles& cut, int stream_tiles, int workers,
+             const WgmmaConfig& c, int most, const WgmmaTiles& cut, int stream_tiles, int workers,
              const Stream& stream) {
   Part part = {params};
   WgmmaParams& p = part.p;
   p.groups = c.groups;
-  p.stages = wgmma_stages(c);
+  p.stages = stages_of(c, most);
   p.work = WgmmaWork(cut, static_cast<int>(k_blocks(p.k)), stream_tiles, c.split, workers);
   p.own_units = own_units(c.tokens, c.split * c.k_groups);
-  const WgmmaShared at = shared_memory(c, p.stages);
+  const WgmmaShared at = shared_memory(c, most, p.stages);
   p.slot_weights = at.slot_weights;
   p.sums_at = at.sums;
   p.sum_bytes = at.units - at.sums;
   part.shared_bytes = at.bytes;
-  if (stream.load) {
-    cuda::load_tensor_map_encoder();
-    return part;
-  }
+  if (stream.load) return part;
   const bool multicast = c.cluster != c.split;
   const bool pairs = !multicast && copies_pairs(c.tokens, cut.tile_tokens, p.k);
   part.activations = (pairs ? cuda::tensor_map_16bit_pairs : cuda::tensor_map_16bit)(
@@ -95,13 +113,15 @@ void launch_mixed(const WgmmaParams& params, const uint16_t* a, int64_t a_row_by
   rest.m = std::max(1, params.m - mix.m);
   const int64_t first = params.m - rest.m;
   rest.out = params.out.from(first);
+  const int most = warpgroups(c);
   const auto part = [&](const WgmmaParams& of, int64_t from, const WgmmaConfig& kind, int workers) {
-    const WgmmaTiles cut = wgmma_tiles(kind, of.m, of.n, std::max(1, workers));
-    return part_of(of, a + from * a_row_bytes / 2, a_row_bytes, kind, cut, 0, workers, stream);
+    const WgmmaTiles cut = tiles_of(kind, most, of.m, of.n, std::max(1, workers));
+    return part_of(of, a + from * a_row_bytes / 2, a_row_bytes, kind, most, cut, 0, workers,
+                   stream);
   };
   const Part own = part(p, 0, c, mix.workers), theirs = part(rest, first, others, mix.rest_workers);
   cuda::launch({.grid = static_cast<unsigned>(mix.workers + mix.rest_workers),
-                .block = static_cast<unsigned>(warpgroups(c) * 128 + 128),
+                .block = static_cast<unsigned>(most * 128 + 128),
                 .shared_bytes = std::max(own.shared_bytes, theirs.shared_bytes),
                 .pdl = stream.pdl,
                 .stream = stream},
@@ -118,12 +138,7 @@ WgmmaConfig wgmma_mixed(const WgmmaMixKernel& kernel) {
           .rest_groups = kernel.rest.groups};
 }
 
-int wgmma_stages(const WgmmaConfig& c) {
-  const int none = shared_memory(c, 0).bytes, slot = shared_memory(c, 1).bytes - none;
-  // Each slot is always the same k group's, or one that is ahead would take what the slot had for
-  // another as what it waits for.
-  return std::min(max_stages(c.tokens), (kSharedLimit - none) / slot) / c.k_groups * c.k_groups;
-}
+int wgmma_stages(const WgmmaConfig& c) { return stages_of(c, max_groups(c)); }
 
 bool wgmma_fits(const WgmmaConfig& c, int64_t k) {
   if (c.mixed()) return find_mixed(c) != nullptr;
@@ -156,15 +171,7 @@ WgmmaMix wgmma_mix(const WgmmaConfig& c, int64_t m, int64_t n, int blocks) {
 }
 
 WgmmaTiles wgmma_tiles(const WgmmaConfig& c, int64_t m, int64_t n, int workers) {
-  const int pair = c.cluster / c.split;
-  return {static_cast<int>(m),
-          static_cast<int>(n),
-          c.tokens,
-          pair == 2 ? kCopiedByTwo : 1,
-          c.groups * pair,
-          pair,
-          workers,
-          c.split * c.k_groups == 1 && !c.stream && is_lowered(max_groups(c))};
+  return tiles_of(c, max_groups(c), m, n, workers);
 }
 
 size_t wgmma_workspace_bytes(const WgmmaConfig& c, int num_sms) {
@@ -175,12 +182,12 @@ size_t wgmma_workspace_bytes(const WgmmaConfig& c, int num_sms) {
 
 void launch_wgmma(const WgmmaParams& params, const uint16_t* a, int64_t a_row_bytes, Wide type,
                   const WgmmaConfig& c, void* workspace, Stream stream) {
-  int sms = 0;
-  NIBBLE_CUDA_CHECK(cudaDeviceGetAttribute(&sms, cudaDevAttrMultiProcessorCount, stream.index));
+  const int sms = cuda::num_sms(stream.index);
   if (c.mixed()) return launch_mixed(params, a, a_row_bytes, type, c, sms, stream);
   WgmmaParams p = params;
   const int resident = std::max(1, sms / c.cluster);
-  const WgmmaTiles cut = wgmma_tiles(c, p.m, p.n, resident);
+  const WgmmaKernel* kernel = find(c);
+  const WgmmaTiles cut = tiles_of(c, kernel->max_groups, p.m, p.n, resident);
   const int tiles = cut.tiles();
   int clusters = c.split * c.k_groups > 1 ? tiles : std::min(tiles, resident);
   int stream_tiles = 0;
@@ -193,14 +200,15 @@ void launch_wgmma(const WgmmaParams& params, const uint16_t* a, int64_t a_row_by
     p.parts = reinterpret_cast<float*>(static_cast<uint8_t*>(workspace) + flag_bytes(sms));
     p.launch = next_launch();
   }
-  const Part part = part_of(p, a, a_row_bytes, c, cut, stream_tiles, clusters, stream);
+  const Part part =
+      part_of(p, a, a_row_bytes, c, kernel->max_groups, cut, stream_tiles, clusters, stream);
   cuda::launch({.grid = static_cast<unsigned>(clusters * c.cluster),
                 .block = static_cast<unsigned>(warpgroups(c) * 128 + 128),
                 .shared_bytes = part.shared_bytes,
                 .cluster = static_cast<unsigned>(c.cluster),
                 .pdl = stream.pdl,
                 .stream = stream},
-               "sm90_fp4_wgmma_gemm", functions(type).kernels[find(c) - kWgmmaKernels.data()],
+               "sm90_fp4_wgmma_gemm", functions(type).kernels[kernel - kWgmmaKernels.data()],
                part.activations, part.p);
 }
 
