@@ -212,6 +212,21 @@ TEST_F(Sm90Gemm, IsCapturedIntoAGraph) {
   }
 }
 
+TEST_F(Sm90Gemm, RunsOnAThreadThatIsNewToCuda) {
+  constexpr int64_t kN = 64, kK = 64;
+  for (const int64_t m : {1, 40}) {  // both kernels
+    const auto a = zeros(m * kK * 2), d = zeros(m * kN * 2);
+    const GemmPlan p = plan(kN, kK, m);
+    set_row(a, kK, m - 1, 1);
+    std::async(std::launch::async, [&] { p.run(a.get(), kK, d.get(), kN, m); }).get();
+    EXPECT_EQ(at(d, m * kN - 1), 16);
+    std::vector<uint16_t> host(64);
+    std::async(std::launch::async, [&] {
+      expect_refusal(p, host.data(), kK, d.get(), m, "found host");
+    }).get();
+  }
+}
+
 // Each GEMM multiplies what the one in front of it wrote, on the stream and in a graph.
 TEST_F(Sm90Gemm, WaitsForTheKernelInFrontUnderPdl) {
   constexpr int64_t kN = 64, kK = 64, kCalls = 3;
