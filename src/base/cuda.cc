@@ -174,15 +174,8 @@ int device_of(const void* p) {
   CUpointer_attribute what[] = {CU_POINTER_ATTRIBUTE_MEMORY_TYPE, CU_POINTER_ATTRIBUTE_IS_MANAGED,
                                 CU_POINTER_ATTRIBUTE_DEVICE_ORDINAL};
   void* values[] = {&type, &managed, &device};  // zeros for memory that the driver does not know
-  const auto ask = [&] {
-    return driver().pointer_get_attributes(std::size(what), what, values,
-                                           reinterpret_cast<CUdeviceptr>(p));
-  };
-  CUresult status = ask();
-  if (status == CUDA_ERROR_INVALID_CONTEXT) {  // a thread that is new to CUDA
-    NIBBLE_CUDA_CHECK(cudaFree(nullptr));
-    status = ask();
-  }
+  const CUresult status = driver().pointer_get_attributes(std::size(what), what, values,
+                                                          reinterpret_cast<CUdeviceptr>(p));
   check(static_cast<cudaError_t>(status), "cuPointerGetAttributes");
   return type == CU_MEMORYTYPE_DEVICE || managed != 0 ? device : -1;
 }

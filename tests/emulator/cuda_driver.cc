@@ -9,7 +9,13 @@ using namespace nibble::emulator;
 
 #define NIBBLE_LOCK const std::lock_guard lock(runtime().mutex)
 
+bool& nibble::emulator::has_context() {
+  thread_local bool has = false;
+  return has;
+}
+
 CUresult cuCtxGetDevice(CUdevice* device) {
+  if (!has_context()) return CUDA_ERROR_INVALID_CONTEXT;
   *device = 0;
   return CUDA_SUCCESS;
 }
@@ -61,6 +67,7 @@ CUresult cuTensorMapEncodeTiled(CUtensorMap* to, CUtensorMapDataType type, cuuin
                                 const cuuint32_t* box, const cuuint32_t* steps,
                                 CUtensorMapInterleave, CUtensorMapSwizzle swizzle,
                                 CUtensorMapL2promotion, CUtensorMapFloatOOBfill) {
+  if (!has_context()) return CUDA_ERROR_INVALID_CONTEXT;
   const auto base = reinterpret_cast<uint64_t>(data);
   if (type != CU_TENSOR_MAP_DATA_TYPE_UINT16 || swizzle != CU_TENSOR_MAP_SWIZZLE_128B || rank < 2 ||
       rank > 3 || base % 16 != 0 || box[0] * kElement != 128) {

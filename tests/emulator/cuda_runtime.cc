@@ -77,7 +77,9 @@ cudaError_t cudaGetDevice(int* device) {
   return cudaSuccess;
 }
 cudaError_t cudaSetDevice(int device) {
-  return keep(device == 0 ? cudaSuccess : cudaErrorInvalidDevice);
+  if (device != 0) return keep(cudaErrorInvalidDevice);
+  has_context() = true;
+  return cudaSuccess;
 }
 cudaError_t cudaGetDeviceProperties(cudaDeviceProp* properties, int) {
   *properties = {};

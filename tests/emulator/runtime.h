@@ -66,6 +66,8 @@ cudaError_t refuses(const void* kernel, const Launch& launch);
 // Done at once, or captured.
 cudaError_t enqueue(cudaStream_t stream, Node node);
 inline Stream* of(cudaStream_t stream) { return reinterpret_cast<Stream*>(stream); }
+// Whether the calling thread has a context: a new one has none before cudaSetDevice.
+bool& has_context();
 // Of those that Nibble looks up; null for others.
 void* driver_function(const char* name);
 

@@ -182,6 +182,7 @@ size_t wgmma_workspace_bytes(const WgmmaConfig& c, int num_sms) {
 
 void launch_wgmma(const WgmmaParams& params, const uint16_t* a, int64_t a_row_bytes, Wide type,
                   const WgmmaConfig& c, void* workspace, Stream stream) {
+  const cuda::DeviceScope scope(stream.index);  // the tensor maps want the thread to have a context
   const int sms = cuda::num_sms(stream.index);
   if (c.mixed()) return launch_mixed(params, a, a_row_bytes, type, c, sms, stream);
   WgmmaParams p = params;
