@@ -3,7 +3,7 @@
 //                       [--date DAY]
 // --out gets every size; --summary the table of docs/quantize.md: the 99 sizes by their number of
 // elements, then everything else at the largest of its sizes. --rms-norm: instead of all these, M
-// rows of RMSNorm at the hidden sizes of models.
+// rows of RMSNorm at the hidden sizes of models, then those with a residual.
 // One harness for both: CUDA graphs over buffers that rotate through more than L2, medians, the
 // card rested before each (launch_graph.h); "sustained" without rests, of sizes that take it to its
 // power limit. "null" times the same kernel twice: what differs by less is noise. That the
@@ -316,8 +316,10 @@ int main(int argc, char** argv) {
       if (residual) fill();
     };
     for (const int m : norm_rows) {
-      for (const int64_t k : kHiddenSizes) fused(m, k, QuantizeInput::kRmsNorm, false);
-      fused(m, kCols, QuantizeInput::kRmsNorm, false);
+      for (const bool residual : {false, true}) {
+        for (const int64_t k : kHiddenSizes) fused(m, k, QuantizeInput::kRmsNorm, residual);
+        fused(m, kCols, QuantizeInput::kRmsNorm, residual);
+      }
     }
     if (!norm_rows.empty()) {
       write(out, rows);
