@@ -25,7 +25,8 @@ import measure_demo
 from measure_demo import ROOT, cpu_name
 
 RESULTS = ROOT / "bench/results"
-TESTS = ("gpu_conformance_test", "sm90_gemm_test", "cuda_quantize_test", "sm120_gemm_gpu_test")
+TESTS = ("gpu_conformance_test", "sm90_gemm_test", "cuda_quantize_test", "cuda_quantize_rows_test",
+         "sm120_gemm_gpu_test")  # fmt: skip
 BENCHES = ("bench_sm90_gemm", "bench_sm90_kinds", "bench_cuda_quantize")
 LIBRARIES = ("libspdlog", "libutf8proc", "libpcre2-8", "libfmt")  # of nibble, from Debian
 HOST = "nibble bench gemm --device cuda --filter no_such"

@@ -1,100 +1,19 @@
-// What the case table does not reach: refusals, captured graphs, dependent launches, more elements
-// than 31 bits count. Runs on a machine with a CUDA device (ctest -L gpu); skipped elsewhere.
+// What the case table does not reach: refusals, captured graphs, dependent launches, more
+// elements than 31 bits count. Runs on a machine with a CUDA device (ctest -L gpu); skipped
+// elsewhere.
 #include <cuda_runtime_api.h>
 #include <gmock/gmock.h>
-#include <gtest/gtest.h>
 
-#include <algorithm>
-#include <optional>
 #include <random>
-#include <utility>
-#include <vector>
 
-#include "base/cuda.h"
 #include "base/cuda_check.h"
-#include "dispatch/ops.h"
-#include "dispatch/tables.h"
 #include "formats/float16.h"
-#include "formats/scale_layout.h"
-#include "nibble/error.h"
+#include "tests/kernels/cuda/quantize_fixture.h"
 
 namespace nibble {
 namespace {
 
 using testing::HasSubstr;
-
-class CudaQuantize : public testing::Test {
- protected:
-  void SetUp() override {
-    try {
-      device_.emplace(Device::cuda());
-    } catch (const Error& e) {
-      GTEST_SKIP() << e.what();
-    }
-  }
-
-  // An [m, k] bf16 matrix and room for what comes out of it, all on the device.
-  struct Matrix {
-    int64_t m, k;
-    cuda::Buffer src, codes, scales;
-  };
-  Matrix matrix(int64_t m, int64_t k, int64_t scale_rows = 0) const {
-    return {m,
-            k,
-            {0, static_cast<size_t>(2 * m * k)},
-            {0, static_cast<size_t>(m * k / 2 + 2 * kGuard)},
-            {0, scale_room(std::max(m, scale_rows), k)}};
-  }
-  static size_t scale_room(int64_t m, int64_t k) {
-    return static_cast<size_t>(scale_bytes(ScaleLayout::kSwizzled128x4, m, k / 16) + 2 * kGuard);
-  }
-  static QuantizeArgs args(const Matrix& x) {
-    QuantizeArgs a;
-    a.desc = {.layout = ScaleLayout::kSwizzled128x4, .m = x.m, .k = x.k};
-    a.src = {x.src.get(), DType::kBF16, x.m, x.k, x.k};
-    a.codes = x.codes.data() + kGuard;
-    a.scales = x.scales.data() + kGuard;
-    return a;
-  }
-  template <class T>
-  cuda::Buffer upload(const std::vector<T>& host) const {
-    cuda::Buffer out(0, host.size() * sizeof(T));
-    cuda::copy(out.get(), host.data(), host.size() * sizeof(T), device_->stream().cuda);
-    device_->synchronize();
-    return out;
-  }
-  // Fills every byte that may be written and the guards around them.
-  void poison(const Matrix& x) const {
-    cuda::fill(x.codes.get(), 0xA5, x.m * x.k / 2 + 2 * kGuard, device_->stream().cuda);
-    cuda::fill(x.scales.get(), 0xA5, scale_room(x.m, x.k), device_->stream().cuda);
-  }
-  // Of a matrix as large as its memory, with 128x4 scales or fewer.
-  bool guards_hold(const Matrix& x) const {
-    const auto holds = [&](const uint8_t* p) {
-      return std::ranges::all_of(fetch(p, kGuard), [](uint8_t byte) { return byte == 0xA5; });
-    };
-    return holds(x.codes.data()) && holds(x.codes.data() + kGuard + x.m * x.k / 2) &&
-           holds(x.scales.data()) && holds(x.scales.data() + scale_room(x.m, x.k) - kGuard);
-  }
-  std::string error_of(const QuantizeArgs& a) const {
-    try {
-      quantize(a, *device_);
-      return "no error";
-    } catch (const Error& e) {
-      EXPECT_EQ(e.code(), ErrorCode::kInvalidArgument);
-      return e.what();
-    }
-  }
-  std::vector<uint8_t> fetch(const uint8_t* p, size_t bytes) const {
-    std::vector<uint8_t> host(bytes);
-    cuda::copy(host.data(), p, bytes, device_->stream().cuda);
-    device_->synchronize();
-    return host;
-  }
-
-  static constexpr int64_t kGuard = 4096;
-  std::optional<Device> device_;
-};
 
 TEST_F(CudaQuantize, RefusesPointersThatAKernelCannotUse) {
   const Matrix x = matrix(4, 64);
@@ -253,99 +172,6 @@ TEST_F(CudaQuantize, CountsElementsIn64Bits) {
   same("plain", plain);
   same("ragged", ragged);
   same("rms_norm", norm);
-}
-
-// RMSNorm of many rows has a kernel of its own, which the case table is too small for: it gives the
-// bytes that the same rows give in a small call, NaN and what is too large for a scale included. A
-// global scale of 1 has products that fp32 rounds to a tie. Rows of 6000 and 6016 keep their
-// weights in shared memory; those of 8208 are too long for that kernel, and their last ones are
-// taken one by one.
-TEST_F(CudaQuantize, ManyRowsGiveTheBytesOfFew) {
-  std::mt19937 random(3);
-  std::normal_distribution<float> normal;
-  constexpr int64_t few = 128;
-  // k: two units of sixteen elements a thread, three, five; warps that are full and not. As many
-  // rows for each SM as every CTA takes twice, and some more.
-  for (const auto& [k, rows_of_sm] : {std::pair<int64_t, int64_t>{1040, 150},
-                                      {2560, 100},
-                                      {2880, 66},
-                                      {4096, 68},
-                                      {4640, 50},
-                                      {5120, 50},
-                                      {6000, 68},
-                                      {6016, 68},
-                                      {7168, 34},
-                                      {7200, 68},
-                                      {8208, 33}}) {
-    const int64_t rows = rows_of_sm * device_->info().num_sms + 24;
-    const Matrix x = matrix(rows, k), part = matrix(few, k);
-    std::vector<uint16_t> values(static_cast<size_t>(rows * k));
-    for (int64_t i = 0; i < rows; ++i) {
-      const float size = i % 7 == 0 ? 1e-3f : 1.0f;
-      for (int64_t j = 0; j < k; ++j) {
-        const float e = normal(random);
-        values[i * k + j] = float_to_bf16(j == 5 && i % 11 == 0 ? 1e4f * e : size * e);
-      }
-    }
-    values[static_cast<size_t>(130 * k + 3)] = 0x7FC0;
-    cuda::copy(x.src.get(), values.data(), values.size() * 2, device_->stream().cuda);
-    device_->synchronize();
-    std::vector<float> weight(static_cast<size_t>(k));
-    for (float& w : weight) w = 1.0f + 0.1f * normal(random);
-    const cuda::Buffer weights = upload(weight);
-    for (const auto& [format, scale] : {std::pair{WeightFormat::kNvfp4, 0.003f},
-                                        {WeightFormat::kNvfp4, 1.0f},
-                                        {WeightFormat::kMxfp4, 1.0f}}) {
-      // The third: so few that half of the CTAs have any.
-      for (const auto& [layout, m_all] : {std::pair{ScaleLayout::kSwizzled128x4, rows},
-                                          {ScaleLayout::kSwizzled8x4, rows},
-                                          {ScaleLayout::kSwizzled128x4, rows / 4 - 3}}) {
-        if (format == WeightFormat::kMxfp4 && k % 32 != 0) continue;
-        poison(x);
-        const auto run = [&](const Matrix& of, int64_t first, int64_t m, ScaleLayout scales) {
-          QuantizeArgs a = args(of);
-          a.desc.m = m;
-          a.desc.format = format;
-          a.desc.layout = scales;
-          a.desc.input = QuantizeInput::kRmsNorm;
-          a.src = {x.src.data() + first * k * 2, DType::kBF16, m, k, k};
-          a.global_decode_scale = scale;
-          a.norm_weight = static_cast<const float*>(weights.get());
-          quantize(a, *device_);
-        };
-        run(x, 0, m_all, layout);
-        if (m_all == rows) {
-          EXPECT_TRUE(guards_hold(x));
-        }
-        const int64_t cols = k / block_size(format), padded_cols = padded_scale_cols(layout, cols);
-        // Of every round of the CTAs, and the last.
-        for (int64_t first = 128; first < m_all + 2 * few; first += 3 * few) {
-          first = std::min(first, m_all / few * few);
-          const int64_t m = std::min(few, m_all - first);
-          poison(part);
-          run(part, first, m, ScaleLayout::kLinear);  // never the kernel for many
-          const auto linear = fetch(part.scales.data() + kGuard, m * cols);
-          std::vector<uint8_t> scales(static_cast<size_t>(scale_bytes(layout, m, cols)));
-          for (int64_t row = 0; row < m; ++row) {
-            for (int64_t col = 0; col < cols; ++col) {
-              scales[scale_offset(layout, row, col, cols)] = linear[row * cols + col];
-            }
-          }
-          const auto same = [&](const cuda::Buffer& all, int64_t at,
-                                const std::vector<uint8_t>& wanted) {
-            const auto bytes = fetch(all.data() + kGuard + at, wanted.size());
-            const auto [is, should] = std::ranges::mismatch(bytes, wanted);
-            if (is == bytes.end()) return;
-            ADD_FAILURE() << "k = " << k << ", from row " << first << ": byte "
-                          << is - bytes.begin() << " of " << bytes.size() << " is " << int{*is}
-                          << ", alone " << int{*should};
-          };
-          same(x.codes, first * k / 2, fetch(part.codes.data() + kGuard, m * k / 2));
-          same(x.scales, first * padded_cols, scales);
-        }
-      }
-    }
-  }
 }
 
 }  // namespace
