@@ -23,7 +23,8 @@ Properties properties(int device);
 // Properties::num_sms, for launches: asked of the runtime once for a device.
 int num_sms(int device);
 
-// The device that the calling thread's next calls are for.
+// The device that the calling thread's next calls are for. A thread that is new to CUDA gets its
+// context, without which the driver's own functions refuse.
 int set_device(int device);  // returns the one before
 void restore_device(int device) noexcept;
 // For a scope.
