@@ -100,6 +100,7 @@ def run(folder: Path, out: Path, only: list[str], work: Path = Path("/tmp/nibble
         "DENSE": f"--plugin {ROOT}/tools/peers_plugin.py --plugin plugin_example.py",
     }  # fmt: skip
     failed = 0
+    out.mkdir(parents=True, exist_ok=True)
     for name, (limit, command) in STEPS.items():
         if (only and name not in only) or (name == "peers" and not harness.exists()):
             continue
@@ -116,8 +117,8 @@ def run(folder: Path, out: Path, only: list[str], work: Path = Path("/tmp/nibble
         print(f"{name}: {code}, {time.monotonic() - begin:.0f} s", flush=True)
         if code or name in TESTS or name == "check":
             print("".join((runs / f"{name}.txt").read_text().splitlines(keepends=True)[-12:]))
-    out.mkdir(parents=True, exist_ok=True)
-    subprocess.run(["tar", "-C", work, "-czf", out / "runs.tgz", "runs"], check=True)
+        # Each time, or a run that is cut short leaves nothing.
+        subprocess.run(["tar", "-C", work, "-czf", out / "runs.tgz", "runs"], check=True)
     return min(failed, 1)
 
 
