@@ -244,10 +244,16 @@ void add_floats(Operations& all) {
   all["mul.rn.bf16x2"] = lanes<P, P, P>([](P a, P b) {
     return halves(a, b, [](H x, H y) { return to_bf16(from_bf16(x) * from_bf16(y)); });
   });
-  // Only with a sum of -0, which leaves the product as it is.
+  // A product, with -0 added, or a sum, of the one factor times one: these fp32 rounds harmlessly.
   all["fma.rn.bf16x2"] = lanes<P, P, P, P>([](P a, P b, P c) {
-    if (c != 0x80008000) throw Fault("fma.rn.bf16x2 with a sum");
-    return halves(a, b, [](H x, H y) { return to_bf16(from_bf16(x) * from_bf16(y)); });
+    if (c == 0x80008000) {
+      return halves(a, b, [](H x, H y) { return to_bf16(from_bf16(x) * from_bf16(y)); });
+    }
+    if (b != 0x3F803F80) throw Fault("fma.rn.bf16x2 with a product and a sum");
+    return halves(a, c, [](H x, H y) { return to_bf16(from_bf16(x) + from_bf16(y)); });
+  });
+  all["add.rn.f16x2"] = lanes<P, P, P>([](P a, P b) {
+    return halves(a, b, [](H x, H y) { return to_half(from_half(x) + from_half(y)); });
   });
   all["max.NaN.f16x2"] =
       lanes<P, P, P>([](P a, P b) { return halves(a, b, larger_half<from_half>); });
