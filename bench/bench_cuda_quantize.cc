@@ -38,11 +38,10 @@ namespace nibble {
 namespace {
 
 constexpr size_t kRotatedBytes = size_t{200} << 20;  // over three times H200's L2
-constexpr int kMinLaunches = 20;
 constexpr size_t kMaxLaunches = 2000;
-// As many launches as take a few milliseconds, four at least.
+// At least twenty launches, of long ones as many as take a few milliseconds, but four.
+constexpr int kMinLaunches = 20, kMinLongLaunches = 4;
 constexpr double kBytesPerUs = 4e6, kGraphUs = 4000.0;
-constexpr int kFewestLaunches = 4;
 constexpr int64_t kSustained = int64_t{1} << 26;  // elements from which on sustained times are told
 // Of the largest magnitudes that the inputs hold: one that saturates takes a slower path.
 constexpr float kDecodeScale = 0.003f;
@@ -91,7 +90,7 @@ Rotation rotation_of(const Size& size, const Pool& pool) {
   size_t sets = std::max<size_t>(2, kRotatedBytes / set + 1);
   sets = std::min({sets, pool.src_bytes / aligned(size.src_bytes), pool.out_bytes / out});
   const double us = size.bytes() / kBytesPerUs;
-  const int fewest = std::clamp(static_cast<int>(kGraphUs / us), kFewestLaunches, kMinLaunches);
+  const int fewest = std::clamp(static_cast<int>(kGraphUs / us), kMinLongLaunches, kMinLaunches);
   return {out, sets, std::max(fewest, static_cast<int>(std::min(sets, kMaxLaunches)))};
 }
 

@@ -62,10 +62,10 @@ Properties properties(int device) {
 
 int num_sms(int device) {
   static std::atomic<int> known[64];
-  const bool has_place = device >= 0 && device < static_cast<int>(std::size(known));
-  int sms = has_place ? known[device].load(std::memory_order_relaxed) : 0;
-  if (sms == 0) sms = attribute(cudaDevAttrMultiProcessorCount, device);
-  if (has_place) known[device].store(sms, std::memory_order_relaxed);
+  const auto at = static_cast<size_t>(device);
+  if (at >= std::size(known)) return attribute(cudaDevAttrMultiProcessorCount, device);
+  int sms = known[at].load(std::memory_order_relaxed);
+  if (sms == 0) known[at] = sms = attribute(cudaDevAttrMultiProcessorCount, device);
   return sms;
 }
 

@@ -7,8 +7,6 @@
 
 using namespace nibble::emulator;
 
-#define NIBBLE_LOCK const std::lock_guard lock(runtime().mutex)
-
 bool& nibble::emulator::has_context() {
   thread_local bool has = false;
   return has;

@@ -38,8 +38,6 @@ cudaError_t __cudaLaunchKernel(cudaKernel_t, dim3, dim3, void**, size_t, cudaStr
 }
 }
 
-#define NIBBLE_LOCK const std::lock_guard lock(runtime().mutex)
-
 cudaError_t cudaGetLastError() {
   NIBBLE_LOCK;
   const cudaError_t last = runtime().last;

@@ -55,6 +55,7 @@ struct Runtime {
   bool broken = false;  // by a kernel that faulted
 };
 Runtime& runtime();
+#define NIBBLE_LOCK const std::lock_guard lock(::nibble::emulator::runtime().mutex)
 
 // Remembers what went wrong for cudaGetLastError.
 cudaError_t keep(cudaError_t status);

@@ -150,9 +150,6 @@ TEST_F(CudaQuantize, ManyRowsGiveTheBytesOfFewWithAResidualToo) {
 
 // Which kernel plain rows take depends on how many elements there are; the case table has few.
 TEST_F(CudaQuantize, EveryConfigurationGivesTheSameBytes) {
-  const auto all = impls<QuantizeImpl>();
-  const auto impl = std::ranges::find(all, "cuda_quantize", &QuantizeImpl::name);
-  ASSERT_NE(impl, all.end());
   std::mt19937 random(13);
   for (const auto& [m, k] : {std::pair<int64_t, int64_t>{389, 1056}, {3, 4160}, {130, 96}}) {
     const Matrix x = matrix(m, k);
@@ -175,11 +172,11 @@ TEST_F(CudaQuantize, EveryConfigurationGivesTheSameBytes) {
           for (int64_t rows = 1; rows * k < int64_t{1} << 30; rows *= 2) {
             QuantizeDesc of_size = a.desc;
             of_size.m = rows;
-            const KernelConfig config = impl->candidates(of_size, device_->info())[0];
+            const KernelConfig config = impl().candidates(of_size, device_->info())[0];
             if (std::ranges::find(seen, to_string(config)) != seen.end()) continue;
             seen.push_back(to_string(config));
             poison(x);
-            impl->launch(a, config, device_->stream());
+            impl().launch(a, config, device_->stream());
             const auto these_codes = fetch(x.codes.data(), m * k / 2 + 2 * kGuard);
             const auto these_scales = fetch(x.scales.data(), scale_room(m, k));
             if (codes.empty()) codes = these_codes, scales = these_scales;

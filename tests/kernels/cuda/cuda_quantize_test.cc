@@ -76,9 +76,6 @@ TEST_F(CudaQuantize, RepeatsInAGraph) {
   for (uint16_t& v : values) v = float_to_bf16(static_cast<float>(random() % 997) * 0.01f - 5.0f);
   const cuda::Buffer offsets = upload(std::vector<int32_t>{0, 17, 17, 300});
   const cuda::Buffer global(0, 3 * sizeof(float)), global_once(0, 3 * sizeof(float));
-  const auto all = impls<QuantizeImpl>();
-  const auto impl = std::ranges::find(all, "cuda_quantize", &QuantizeImpl::name);
-  ASSERT_NE(impl, all.end());
   const auto call = [&](const Matrix& to, const cuda::Buffer& scales) {
     QuantizeArgs a = args(to);
     a.src.data = x.src.get();
@@ -90,7 +87,7 @@ TEST_F(CudaQuantize, RepeatsInAGraph) {
     return a;
   };
   QuantizeArgs a = call(x, global);
-  const size_t bytes = impl->workspace_bytes(a.desc, {}, device_->info());
+  const size_t bytes = impl().workspace_bytes(a.desc, {}, device_->info());
   const cuda::Buffer workspace(0, bytes);
   a.workspace = workspace.get();
   Stream stream = device_->stream();
@@ -100,7 +97,7 @@ TEST_F(CudaQuantize, RepeatsInAGraph) {
   NIBBLE_CUDA_CHECK(cudaStreamBeginCapture(cuda_stream, cudaStreamCaptureModeThreadLocal));
   for (const bool pdl : {false, true, true}) {
     stream.pdl = pdl;
-    impl->launch(a, impl->candidates(a.desc, device_->info())[0], stream);
+    impl().launch(a, impl().candidates(a.desc, device_->info())[0], stream);
   }
   NIBBLE_CUDA_CHECK(cudaStreamEndCapture(cuda_stream, &graph));
   NIBBLE_CUDA_CHECK(cudaGraphInstantiate(&exec, graph, 0));

@@ -4,7 +4,6 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
-#include <optional>
 #include <string>
 #include <vector>
 
@@ -13,20 +12,12 @@
 #include "dispatch/tables.h"
 #include "formats/scale_layout.h"
 #include "nibble/error.h"
+#include "tests/cuda_device_test.h"
 
 namespace nibble {
 
-// Skips where there is no device.
-class CudaQuantize : public testing::Test {
+class CudaQuantize : public CudaDeviceTest {
  protected:
-  void SetUp() override {
-    try {
-      device_.emplace(Device::cuda());
-    } catch (const Error& e) {
-      GTEST_SKIP() << e.what();
-    }
-  }
-
   // An [m, k] bf16 matrix and room for what comes out of it, all on the device.
   struct Matrix {
     int64_t m, k;
@@ -111,8 +102,14 @@ class CudaQuantize : public testing::Test {
     return host;
   }
 
+  static const QuantizeImpl& impl() {
+    const auto all = impls<QuantizeImpl>();
+    const auto found = std::ranges::find(all, "cuda_quantize", &QuantizeImpl::name);
+    if (found == all.end()) throw Error(ErrorCode::kUnsupported, "cuda_quantize is not built");
+    return *found;
+  }
+
   static constexpr int64_t kGuard = 4096;
-  std::optional<Device> device_;
 };
 
 }  // namespace nibble

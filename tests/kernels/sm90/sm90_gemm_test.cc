@@ -14,6 +14,7 @@
 #include "formats/float16.h"
 #include "nibble/error.h"
 #include "nibble/gemm.h"
+#include "tests/cuda_device_test.h"
 
 namespace nibble {
 namespace {
@@ -23,14 +24,11 @@ using testing::HasSubstr;
 constexpr uint8_t kOnes = 0x22;      // two e2m1 codes of 1
 constexpr uint8_t kScaleOne = 0x38;  // e4m3
 
-class Sm90Gemm : public testing::Test {
+class Sm90Gemm : public CudaDeviceTest {
  protected:
   void SetUp() override {
-    try {
-      device_.emplace(Device::cuda());
-    } catch (const Error& e) {
-      GTEST_SKIP() << e.what();
-    }
+    CudaDeviceTest::SetUp();
+    if (IsSkipped()) return;
     if (device_->info().sm != 90) GTEST_SKIP() << "sm_" << device_->info().sm;
   }
 
@@ -79,8 +77,6 @@ class Sm90Gemm : public testing::Test {
     }
     device_->synchronize();  // nothing was launched that could fail
   }
-
-  std::optional<Device> device_;
 };
 
 TEST_F(Sm90Gemm, RefusesPointersItCannotUse) {

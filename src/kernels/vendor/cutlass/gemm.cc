@@ -6,6 +6,7 @@
 #include <cmath>
 #include <limits>
 
+#include "base/cuda.h"
 #include "base/cuda_check.h"
 #include "kernels/cuda/divide.h"
 #include "kernels/cuda/fp4_operand.h"
@@ -266,7 +267,7 @@ void launch(const GemmArgs& args, const KernelConfig& config, Stream stream) {
   const int sm = 10 * attribute(cudaDevAttrComputeCapabilityMajor) +
                  attribute(cudaDevAttrComputeCapabilityMinor);
   const Kernel& kernel = kernel_of(d, config, sm);
-  Problem p = shape_of(d, config, attribute(cudaDevAttrMultiProcessorCount));
+  Problem p = shape_of(d, config, cuda::num_sms(stream.index));
 
   const Workspace at(d, 0);
   auto* const memory = static_cast<uint8_t*>(args.workspace);
