@@ -16,6 +16,7 @@ import datetime
 import json
 import os
 import shutil
+import statistics
 import subprocess
 import sys
 import time
@@ -29,7 +30,8 @@ TESTS = ("gpu_conformance_test", "sm90_gemm_test", "cuda_quantize_test", "cuda_q
          "sm120_gemm_gpu_test")  # fmt: skip
 BENCHES = ("bench_sm90_gemm", "bench_sm90_kinds", "bench_cuda_quantize")
 LIBRARIES = ("libspdlog", "libutf8proc", "libpcre2-8", "libfmt")  # of nibble, from Debian
-HOST = "nibble bench gemm --device cuda --filter no_such"
+HOST = "nibble bench gemm --device cuda --filter no_such --shape {}"
+HOST_LAYERS = ("7168x2048", "4096x7168", "8192x8192", "28672x4096", "18432x7168", "7168x18432")
 HOST_PROCESSES = 4
 TOKENS = "1,8,16,32,64,128,256,512,1024,2048,4096"
 UNSEEN_TOKENS = "3,12,24,40,72,100,160,200,300,700,1500"
@@ -39,7 +41,8 @@ UNSEEN_LAYERS = "16384x3072,12288x2048,37888x3584,3584x3584,1536x8960,5120x13824
 STEPS = (
     {test: (120, test) for test in TESTS}
     | {"check": (60, "bench_sm90_gemm --check")}
-    | {f"host{i}": (60, f"{HOST} --json {{}}") for i in range(HOST_PROCESSES)}
+    | {f"host{i}_{layer}": (60, HOST.format(layer) + " --json {}")
+       for i in range(HOST_PROCESSES) for layer in HOST_LAYERS}
     | {
         "gemm_other": (150, f"bench_sm90_gemm --json {{}} --m {UNSEEN_TOKENS} "
                             f"--shape {UNSEEN_LAYERS} --top 8"),
@@ -122,26 +125,40 @@ def run(folder: Path, out: Path, only: list[str], work: Path = Path("/tmp/nibble
     return min(failed, 1)
 
 
-def host_result(runs: list[dict], about: dict) -> dict:
-    def us(rows: dict) -> dict[str, float]:
-        return {row["impl"]: round(row["seconds"] * 1e6, 2) for row in rows["rows"]
-                if row["op"] == "host"}  # fmt: skip
+def host_results(runs: dict[str, list[dict]], about: dict) -> tuple[dict, dict]:
+    """What plans and calls cost the host with the first of the layers, and first calls of all."""
 
-    def first_over_hundredth(m: int) -> str:
+    def us(run: dict) -> dict[str, float]:
+        return {row["impl"]: row["seconds"] * 1e6 for row in run["rows"] if row["op"] == "host"}
+
+    def first_calls(layer: str, m: int) -> dict:
         what = f"plan.run until its result, m={m}"
-        ratios = sorted(us(r)[f"first {what}"] / us(r)[f"hundredth {what}"] for r in runs)
-        return f"{ratios[0]:.2f} to {ratios[-1]:.2f}"
+        first, hundredth = (sorted(us(r)[f"{when} {what}"] for r in runs[layer])
+                            for when in ("first", "hundredth"))  # fmt: skip
+        ratios = [us(r)[f"first {what}"] / us(r)[f"hundredth {what}"] for r in runs[layer]]
+        return {"layer": layer, "m": m, "first, us": round(statistics.median(first), 1),
+                "hundredth, us": round(statistics.median(hundredth), 1),
+                "first / hundredth": round(statistics.median(ratios), 2),
+                "least": round(min(ratios), 2), "most": round(max(ratios), 2)}  # fmt: skip
 
-    layer = next(row["desc"] for row in runs[0]["rows"] if row["op"] == "host")
-    return about | {
-        "command": HOST,
-        "note": "medians; the first calls are single. The first of "
-                f"{len(runs)} processes, in which plan.run took "
-                + ", ".join(f"{us(r)['plan.run, m=1']:.2f}" for r in runs)
-                + " us, and first calls until their results, over the hundredth, "
-                + "; ".join(f"{first_over_hundredth(m)} at m = {m}" for m in (1, 16, 64)),
-        "rows": [{"what": what, "layer": layer, "us": value} for what, value in us(runs[0]).items()],
+    layer = next(iter(runs))
+    host = about | {
+        "command": HOST.format(layer),
+        "note": f"medians; the first of {len(runs[layer])} processes, in which plan.run took "
+                + ", ".join(f"{us(r)['plan.run, m=1']:.2f}" for r in runs[layer]) + " us",
+        "rows": [{"what": what, "layer": layer, "us": round(value, 2)}
+                 for what, value in us(runs[layer][0]).items()
+                 if not what.startswith(("first", "hundredth"))],
     }  # fmt: skip
+    rows = [first_calls(layer, m) for layer in runs for m in (1, 16, 64)]
+    mean = statistics.geometric_mean(row["first / hundredth"] for row in rows)
+    calls = about | {
+        "command": HOST.format("LAYER"),
+        "note": f"until the result; medians of {len(runs[layer])} processes each, whose first calls "
+                f"are single; the geometric mean of their ratios is {mean:.2f}",
+        "rows": rows,
+    }  # fmt: skip
+    return host, calls
 
 
 def results(runs: Path) -> None:
@@ -172,9 +189,11 @@ def results(runs: Path) -> None:
             result = json.loads((runs / f"{name}.json").read_text())
             # It knows CUDA's version alone.
             write(name, result | {key: about[key] for key in ("driver", "cpu")})
-    host = [json.loads(f.read_text()) for f in sorted(runs.glob("host*.json"))]
-    if host:
-        write("host", host_result(host, about))
+    host = {layer: [json.loads(f.read_text()) for f in sorted(runs.glob(f"host*_{layer}.json"))]
+            for layer in HOST_LAYERS}  # fmt: skip
+    if all(host.values()):
+        for name, result in zip(("host", "first_calls"), host_results(host, about)):
+            write(name, result)
 
 
 def main(argv: list[str]) -> int:

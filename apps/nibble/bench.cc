@@ -8,6 +8,7 @@
 
 #include <CLI/CLI.hpp>
 #include <algorithm>
+#include <charconv>
 #include <functional>
 #include <memory>
 #include <nlohmann/json.hpp>
@@ -27,7 +28,9 @@ namespace {
 struct BenchOptions {
   std::string what;
   std::vector<std::string> models;
-  std::string filter;
+  BenchGemmOptions gemm;
+  std::vector<std::string> shapes;
+  std::vector<int64_t> rows = {1, 16, 64, 256};
   std::string device = "cpu";
   int threads = 0;
   bool predict = false;
@@ -128,6 +131,27 @@ void bench_everywhere(const BenchOptions& options, const std::function<BenchSink
   }
 }
 
+// Of "18432x7168", n x k, and each number of rows.
+BenchGemmOptions with_shapes(const BenchOptions& options) {
+  BenchGemmOptions gemm = options.gemm;
+  for (const std::string& text : options.shapes) {
+    GemmShape shape;
+    const char* const end = text.data() + text.size();
+    const auto n = std::from_chars(text.data(), end, shape.n);
+    const bool two = n.ec == std::errc() && n.ptr != end && *n.ptr == 'x';
+    const auto k = two ? std::from_chars(n.ptr + 1, end, shape.k) : n;
+    if (!two || k.ec != std::errc() || k.ptr != end) {
+      throw Error(ErrorCode::kInvalidArgument,
+                  fmt::format("--shape: expected NxK like 18432x7168, found {}", text));
+    }
+    for (const int64_t m : options.rows) {
+      shape.m = m;
+      gemm.shapes.push_back(shape);
+    }
+  }
+  return gemm;
+}
+
 int run(const BenchOptions& options) {
   if (options.what == "replay") return run_replay(options.replay, options.json);
   const Device device = open_device(options.device, options.threads);
@@ -139,8 +163,8 @@ int run(const BenchOptions& options) {
   const BenchSink sink = sink_for(device.info().threads);
   if (options.what == "cpu") bench_everywhere(options, sink_for);
   const bool all = options.what == "all";
-  if (all || options.what == "gemm") bench_gemm(device, options.filter, sink);
-  if (all || options.what == "quantize") bench_quantize(device, options.filter, sink);
+  if (all || options.what == "gemm") bench_gemm(device, with_shapes(options), sink);
+  if (all || options.what == "quantize") bench_quantize(device, options.gemm.filter, sink);
   if (options.what == "model") {
     for (const std::string& model : options.models) {
       bench_model(model, device, options.model, sink);
@@ -173,7 +197,16 @@ void add_bench(CLI::App& app, Command& command) {
              "What the cost models expect of Blackwell chips, beside what was published; alone or "
              "with another word");
   c.add_option("models", options->models, "Model folders (model, cpu)");
-  c.add_option("--filter", options->filter, "Only implementations whose name contains this");
+  c.add_option("--filter", options->gemm.filter, "Only implementations whose name contains this");
+  CLI::Option* shape =
+      c.add_option("--shape", options->shapes,
+                   "gemm: these NVFP4 weights, NxK,..., and not those of the built-in list")
+          ->delimiter(',');
+  c.add_option("--m", options->rows, "Rows of activations of each --shape")
+      ->delimiter(',')
+      ->check(CLI::PositiveNumber)
+      ->needs(shape)
+      ->capture_default_str();
   c.add_option("-p,--prompt", options->model.prompt, "Prompt tokens (cpu: and a quarter of them)")
       ->check(CLI::NonNegativeNumber)
       ->capture_default_str();
@@ -209,6 +242,9 @@ void add_bench(CLI::App& app, Command& command) {
     }
     if (options->what == "replay" && (options->replay.fit.empty() || options->replay.on.empty())) {
       throw CLI::ValidationError("replay", "expected --fit TABLE... and --on TABLE");
+    }
+    if (!options->shapes.empty() && options->what != "gemm" && options->what != "all") {
+      throw CLI::ValidationError("--shape", "only gemm and all take shapes");
     }
     const std::set<std::string> on_devices = {"gemm", "quantize", "all"};
     if (options->device != "cpu" && !on_devices.contains(options->what)) {

@@ -31,14 +31,26 @@ struct BenchRow {
 };
 using BenchSink = std::function<void(const BenchRow&)>;
 
-// The shapes of tests/cases/bench_gemm.txt (CUDA: bench_gemm_cuda.txt), on every implementation
-// that takes them and whose name contains `filter` (the reference aside, unless it is named), each
+// A GEMM of m rows of activations with weights [n, k].
+struct GemmShape {
+  int64_t m = 1, n = 0, k = 0;
+  WeightFormat weight = WeightFormat::kNvfp4;
+};
+struct BenchGemmOptions {
+  std::string filter;  // only implementations whose name contains it
+  // With the device's default activations. Empty: those of tests/cases/bench_gemm.txt, on CUDA of
+  // bench_gemm_cuda.txt.
+  std::vector<GemmShape> shapes;
+};
+
+// Shapes on every implementation that takes them (the reference aside, unless it is named), each
 // with the configuration that it thinks best, all of one m in turns; a CUDA device's as graphs. A
 // "read" row before them, of memory read by all threads (CUDA: copied), is what shares are of; a
 // "null" row is the first implementation once more, whose difference is the noise. On a chip with
 // native FP4 each 4-bit row also with activations quantized by the GEMM and given quantized. On
-// CUDA, "host" rows: what making a plan and calling it cost the host.
-void bench_gemm(const Device& device, std::string_view filter, const BenchSink& sink);
+// CUDA, "host" rows: what making a plan of the first weights and calling it cost the host. Throws
+// kInvalidArgument for a shape that is no GEMM's.
+void bench_gemm(const Device& device, const BenchGemmOptions& options, const BenchSink& sink);
 
 // The same with bench_quantize.txt and bench_quantize_cuda.txt.
 void bench_quantize(const Device& device, std::string_view filter, const BenchSink& sink);

@@ -1,8 +1,10 @@
 #include <algorithm>
 #include <chrono>
+#include <iterator>
 #include <optional>
 #include <utility>
 
+#include "base/check.h"
 #include "base/cuda.h"
 #include "cases/case_file.h"
 #include "cases/gemm_timing.h"
@@ -108,11 +110,11 @@ std::vector<Selection<GemmImpl>> contenders(const GemmDesc& desc, std::string_vi
   return all;
 }
 
-// The rows of one shape: those of each m take turns, the first of them twice.
+// The rows of one shape, which something takes: those of each m take turns, the first of them
+// twice.
 void bench_gemm_row(const GemmDesc& desc, const TimedGemm& gemm, std::string_view filter,
                     const Device& device, double roof, const BenchSink& sink) {
   std::vector<Selection<GemmImpl>> all = contenders(desc, filter, device);
-  if (all.empty()) return;
   all.insert(all.begin() + 1, all[0]);
   std::vector<Launch> launches;
   for (const auto& s : all) launches.push_back(gemm.launch(*s.impl, s.config, desc));
@@ -151,6 +153,30 @@ std::vector<GemmDesc> variants(const GemmDesc& desc, const Device& device) {
     break;
   }
   return all;
+}
+
+struct GemmRow {
+  GemmShape shape;
+  ActivationMode activation;
+};
+
+std::vector<GemmRow> gemm_rows(const BenchGemmOptions& options, const Device& device) {
+  std::vector<GemmRow> rows;
+  for (const GemmShape& s : options.shapes) {
+    NIBBLE_CHECK(s.m > 0 && s.n > 0 && s.k > 0, ErrorCode::kInvalidArgument,
+                 "bench: m, n and k must be at least 1, found m={} n={} k={}", s.m, s.n, s.k);
+    NIBBLE_CHECK(!is_fp4(s.weight) || s.k % block_size(s.weight) == 0, ErrorCode::kInvalidArgument,
+                 "bench: k must be a multiple of {} for {}, found {}", block_size(s.weight),
+                 to_string(s.weight), s.k);
+    rows.push_back({s, default_activation(device.info())});
+  }
+  if (!rows.empty()) return rows;
+  for (const CaseRow& row :
+       cases::builtin_cases(is_cuda(device) ? "bench_gemm_cuda" : "bench_gemm")) {
+    rows.push_back({{row.integer("m"), row.integer("n"), row.integer("k"), row.format("weight")},
+                    row.activation("activation")});
+  }
+  return rows;
 }
 
 // What the host spends: on choosing, when a plan is made, and on calls, which are put in order and
@@ -241,43 +267,44 @@ void bench_host(const TimedGemm::Options& options, DType type, const Device& dev
 
 }  // namespace
 
-void bench_gemm(const Device& device, std::string_view filter, const BenchSink& sink) {
+void bench_gemm(const Device& device, const BenchGemmOptions& options, const BenchSink& sink) {
+  const std::vector<GemmRow> rows = gemm_rows(options, device);
   const double roof = bench_memory(device, sink);
   const DType type = is_cuda(device) ? DType::kBF16 : DType::kF32;
-  const std::vector<CaseRow> rows =
-      cases::builtin_cases(is_cuda(device) ? "bench_gemm_cuda" : "bench_gemm");
-  const auto same_weight = [](const CaseRow& a, const CaseRow& b) {
-    return a.text("n") == b.text("n") && a.text("k") == b.text("k") &&
-           a.text("weight") == b.text("weight");
-  };
   for (auto first = rows.begin(); first != rows.end();) {
-    const auto end = std::find_if_not(first, rows.end(),
-                                      [&](const CaseRow& row) { return same_weight(*first, row); });
-    TimedGemm::Options options{
-        .weight = first->format("weight"), .n = first->integer("n"), .k = first->integer("k")};
-    for (auto row = first; row != end; ++row) {
-      options.max_m = std::max(options.max_m, row->integer("m"));
-    }
-    if (first == rows.begin() && is_cuda(device)) bench_host(options, type, device, sink);
+    const auto end = std::find_if_not(first, rows.end(), [&](const GemmRow& row) {
+      return row.shape.n == first->shape.n && row.shape.k == first->shape.k &&
+             row.shape.weight == first->shape.weight;
+    });
+    const GemmShape& weights = first->shape;
+    TimedGemm::Options timed{.weight = weights.weight, .n = weights.n, .k = weights.k};
+    for (auto row = first; row != end; ++row) timed.max_m = std::max(timed.max_m, row->shape.m);
+    if (first == rows.begin() && is_cuda(device)) bench_host(timed, type, device, sink);
     WeightTensor header;
-    header.format = options.weight;
-    header.n = options.n;
-    header.k = options.k;
+    header.format = weights.weight;
+    header.n = weights.n;
+    header.k = weights.k;
     for (const WeightLayoutImpl& layout : weight_layouts()) {
       if (!layout.can_prepare(header, device.info())) continue;
-      const TimedGemm gemm(options, type, layout, device);
+      std::vector<GemmDesc> descs;
       for (auto row = first; row != end; ++row) {
-        const GemmDesc desc{.m = row->integer("m"),
-                            .n = options.n,
-                            .k = options.k,
-                            .weight = options.weight,
+        const GemmDesc desc{.m = row->shape.m,
+                            .n = weights.n,
+                            .k = weights.k,
+                            .weight = weights.weight,
                             .layout = layout.layout,
-                            .activation = row->activation("activation"),
+                            .activation = row->activation,
                             .a_type = type,
                             .d_type = type};
-        for (const GemmDesc& variant : variants(desc, device)) {
-          bench_gemm_row(variant, gemm, filter, device, roof, sink);
-        }
+        std::ranges::copy_if(variants(desc, device), std::back_inserter(descs),
+                             [&](const GemmDesc& variant) {
+                               return !contenders(variant, options.filter, device).empty();
+                             });
+      }
+      if (descs.empty()) continue;
+      const TimedGemm gemm(timed, type, layout, device);
+      for (const GemmDesc& desc : descs) {
+        bench_gemm_row(desc, gemm, options.filter, device, roof, sink);
       }
     }
     first = end;

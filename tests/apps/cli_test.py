@@ -368,6 +368,18 @@ class Other(Case):
         _, error = run("bench", "all", "--device", "cuda:99", code=1)
         self.assertIn("device", error)
 
+    def test_bench_of_given_shapes(self) -> None:
+        rows = json.loads(run("bench", "gemm", "--shape", "48x256,16x64", "--m", "1,3",
+                              "--json")[0])["rows"]  # fmt: skip
+        seen = {re.match(r"m=\d+ n=\d+ k=\d+", r["desc"])[0] for r in rows if r["op"] == "gemm"}
+        self.assertEqual(seen, {f"m={m} n={n} k={k}" for n, k in ((48, 256), (16, 64)) for m in (1, 3)})
+        for shape, expected in (("48", "expected NxK like"), ("48x", "expected NxK like"),
+                                ("48x250", "multiple of 16 for nvfp4, found 250"),
+                                ("0x64", "at least 1, found m=1 n=0")):  # fmt: skip
+            _, error = run("bench", "gemm", "--shape", shape, code=1)
+            self.assertIn(expected, error)
+        run("bench", "quantize", "--shape", "48x256", code=2)
+
     def test_bench_compares_with_a_file(self) -> None:
         with tempfile.TemporaryDirectory() as folder:
             file = Path(folder) / "rows.json"

@@ -67,21 +67,27 @@ class MeasureH200(unittest.TestCase):
         runs.mkdir()
         (runs / "about.json").write_text(json.dumps(MACHINE))
         for i, (first, plan_run) in enumerate([(11, 2.5), (15, 3.5)]):
-            (runs / f"host{i}.json").write_text(json.dumps(host_run(first, plan_run)))
+            for layer in ("2x3", "4x5"):
+                (runs / f"host{i}_{layer}.json").write_text(json.dumps(host_run(first, plan_run)))
         us = {"bf16": 10.0, "fp16": 12.0, "bias": 10.0, "C": 11.0, "SiLU-mul": 10.0,
               "cublas": 20.0, "cublas fp16": 24.0}  # fmt: skip
         kinds = {"device": "NVIDIA H200", "cells": [{"n": 1, "k": 1, "m": 8, "us": us}]}
         (runs / "kinds.json").write_text(json.dumps(kinds))
         (runs / "quantize.json").write_text(json.dumps({"driver": "CUDA 1", "rows": [1]}))
-        with mock.patch.object(measure_h200, "RESULTS", self.folder):
+        with (mock.patch.object(measure_h200, "RESULTS", self.folder),
+              mock.patch.object(measure_h200, "HOST_LAYERS", ("2x3", "4x5"))):  # fmt: skip
             measure_h200.results(runs)
         quantize = json.loads((self.folder / "h200_quantize.json").read_text())
         self.assertEqual(quantize, {"driver": "1.2", "cpu": "A, 2 cores", "rows": [1]})
         host = json.loads((self.folder / "h200_host.json").read_text())
-        self.assertEqual(host["rows"][0], {"what": "first plan.run until its result, m=1",
-                                           "layer": "n=1", "us": 11.0})  # fmt: skip
+        self.assertEqual(host["rows"], [{"what": "plan.run, m=1", "layer": "2x3", "us": 2.5}])
         self.assertIn("took 2.50, 3.50 us", host["note"])
-        self.assertIn("1.10 to 1.50 at m = 1; 1.20 to 1.20 at m = 16", host["note"])
+        calls = json.loads((self.folder / "h200_first_calls.json").read_text())
+        self.assertEqual(calls["rows"][0],
+                         {"layer": "2x3", "m": 1, "first, us": 13, "hundredth, us": 10,
+                          "first / hundredth": 1.3, "least": 1.1, "most": 1.5})  # fmt: skip
+        self.assertEqual([row["m"] for row in calls["rows"]], [1, 16, 64] * 2)
+        self.assertIn("ratios is 1.23", calls["note"])
         table = json.loads((self.folder / "h200_kinds.json").read_text())
         self.assertEqual((table["commit"], table["driver"]), ("abc", "1.2"))
         self.assertEqual((table["rows"][0]["fp16"], table["rows"][0]["cuBLAS / fp16"]), (1.2, 2.0))
