@@ -19,6 +19,22 @@ constexpr uint32_t kQuad = 4;
 // From so many CTAs of four rows on these fill the chip (H200: 132 SMs, three or four on each).
 constexpr int64_t kManyQuads = 1024;
 constexpr int64_t kLastQuads = 256;  // about one for each CTA that is resident
+// With a residual, rows longer than kMaxOneUnitCols take two units a thread from so many rows on,
+// shorter or fewer ones one: at 65536 rows 5120 to 8192 1.03 times a copy and not 1.04 to 1.10, but
+// one row of 8192 3.85 us and not 3.40 (H200).
+constexpr int64_t kTwoUnitsRows = 512, kMaxOneUnitCols = 4096;
+
+// So that registers last for as many CTAs on an SM. With a residual and two units: 80 registers.
+// With 96 two CTAs took 1.045 to 1.07 times a copy where three take 1.035, with 64 they spill.
+// Without a residual MXFP4 needs more than the registers of two full CTAs on sm_120.
+constexpr int max_threads(bool residual, int units) {
+  return residual && units == 2 ? kMaxThreads / 2 : kMaxThreads;
+}
+constexpr int min_ctas(WeightFormat format, DType type, bool residual, int units, bool prefetch) {
+  if (!prefetch || type == DType::kF32) return 1;
+  if (residual) return units == 2 ? 3 : 2;
+  return format == WeightFormat::kNvfp4 ? 2 : 1;
+}
 
 struct NormShape {
   uint32_t units;
@@ -67,13 +83,11 @@ __device__ __forceinline__ float block_sum(const float (&sums)[kSums], float* pa
 }
 
 // kUnits * 16 elements a thread. kPrefetch: the next row's are loaded while this one is summed.
-// kByUnit: see block_sum. Without a residual MXFP4 needs more than the registers of two full CTAs
-// on sm_120.
+// kByUnit: see block_sum.
 template <WeightFormat kFormat, DType kType, bool kResidual, int kUnits, bool kPrefetch,
           bool kByUnit>
-__global__ void __launch_bounds__(
-    kMaxThreads,
-    kPrefetch&& kType != DType::kF32 && (kResidual || kFormat == WeightFormat::kNvfp4) ? 2 : 1)
+__global__ void __launch_bounds__(max_threads(kResidual, kUnits),
+                                  min_ctas(kFormat, kType, kResidual, kUnits, kPrefetch))
     norm_kernel(const QuantizeParams p, const NormParams n, const NormShape s) {
   using Input = Elements16<kType>;
   constexpr bool kMx = kFormat == WeightFormat::kMxfp4;
@@ -239,7 +253,14 @@ void launch_type(const QuantizeParams& p, const NormParams& n, nibble::Stream st
     }
     return launch_units<kFormat, kType, false, 2, true>(p, n, stream);
   }
-  if (threads <= kMaxThreads) return launch_units<kFormat, kType, true, 1, true>(p, n, stream);
+  if (threads <= kMaxThreads) {
+    if constexpr (kType != DType::kF32) {
+      if (p.k > kMaxOneUnitCols && p.m >= kTwoUnitsRows) {
+        return launch_units<kFormat, kType, true, 2, true, true>(p, n, stream);
+      }
+    }
+    return launch_units<kFormat, kType, true, 1, true, true>(p, n, stream);
+  }
   launch_units<kFormat, kType, true, kMaxNormCols / (kMaxThreads * 16), false>(p, n, stream);
 }
 

@@ -23,16 +23,20 @@ constexpr uint32_t kQuad = 4;
 constexpr int kMaxWarps = 8;
 // An SM has room for sixteen warps with 128 registers a thread: two units of a row and of its
 // weights as floats and the next row. Of more units the weights are in shared memory, and there is
-// room for twelve warps with five. (Rows of two units with their weights there and 80 registers, 24
-// warps on an SM: 5120 and 6144 1.11 and 1.09 times a copy, shorter and longer ones up to 12 %
-// slower than now.)
-constexpr int warps_on_sm(int units) { return units == 5 ? 12 : 16; }
-constexpr int most_warps(int units) { return units == 5 ? 3 : kMaxWarps; }
+// room for twelve warps with four or five; sixteen with four, whose registers do suffice, took 2 %
+// longer. (Rows of two units with their weights there and 80 registers, 24 warps on an SM: 5120 and
+// 6144 1.11 and 1.09 times a copy, shorter and longer ones up to 12 % slower than now.)
+constexpr int warps_on_sm(int units) { return units > 3 ? 12 : 16; }
+constexpr int most_warps(int units) { return units == 5 ? 3 : units == 4 ? 4 : kMaxWarps; }
 // The least part of the resident CTAs to have four rows: below, single rows spread better. On H200
 // as long takes 0.21 (k = 1536), 0.23 (2560), 0.25 (3072), 0.29 (3584), 0.24 (4096), 0.26 (5120),
 // 0.36 (7168) and 0.31 (8192); at twice the CTAs, where this was before, single rows took 1.3 times
 // as long.
 constexpr double kLeastFill = 0.3;
+// From so many rounds of all CTAs on four units a thread are faster than two, to whose bits they
+// come; fewer rounds end more unevenly. On H200, times of rows in four over those in two: 5.2
+// rounds 0.95 to 0.99, 2.6 rounds 1.06 to 1.08 (3584 to 8192). Rows of 2048 gain nothing.
+constexpr int64_t kFourUnitsRounds = 4, kFourUnitsCols = 3073;
 constexpr int64_t kMaxCols = kMaxWarps * 32 * 2 * 16;
 constexpr uint32_t kMaxGroups = kMaxCols / 64;  // of four columns of scales
 
@@ -54,10 +58,11 @@ __global__ void __launch_bounds__(32 * most_warps(kUnits), warps_on_sm(kUnits) /
   using Floats = Elements16<DType::kF32>;
   constexpr bool kMx = kFormat == WeightFormat::kMxfp4;
   constexpr bool kShared = kUnits > 2;  // the weights
+  // Units of each sum that lanes hand on: four units give the bits of two.
+  constexpr int kOfSum = kUnits % 2 == 0 ? 2 : 1, kParts = kUnits / kOfSum;
   constexpr uint32_t kLanesPerBlock = kMx ? 2 : 1;
   constexpr uint32_t kCols = 32 / kLanesPerBlock;  // of scales, of a warp's 32 units
-  // Each warp leaves eight, of more than two units eight of each.
-  constexpr int kSums = kMaxCols / (kUnits > 2 ? 512 : 1024) * 8;
+  constexpr int kSums = kMaxCols / (512 * kOfSum) * 8;
   // Two places for sums and for the scales of a group, in turn: none is overwritten while it is
   // still read. (Side by side: an alignment of more than 1024 bytes ptxas does not keep.)
   __shared__ alignas(2 * kSums * 4) float sums[2 * kSums];
@@ -122,7 +127,7 @@ __global__ void __launch_bounds__(32 * most_warps(kUnits), warps_on_sm(kUnits) /
       to[i * s.quads_of_tile] = staging[2 * i + stage];
     }
   };
-  uint32_t mine = shared_address(sums + (kShared ? first_unit : threadIdx.x) / 4);
+  uint32_t mine = shared_address(sums + (warp * (32 * kParts) + lane) / 4);
   uint32_t all = shared_address(sums + lane * (kSums / 32));
   uint32_t scale_at = shared_address(reinterpret_cast<uint8_t*>(staging) + col / 4 * 32 + col % 4);
   compute_now(mine);
@@ -133,7 +138,7 @@ __global__ void __launch_bounds__(32 * most_warps(kUnits), warps_on_sm(kUnits) /
 #pragma unroll 1
   while (quad < s.quads) {
     Floats x[kUnits];
-    float parts[kShared ? kUnits : 2][2] = {};
+    float parts[kParts][2 * kOfSum] = {};
 #pragma unroll
     for (int u = 0; u < kUnits; ++u) {
       x[u] = elements_of<DType::kF32>([&]<int j>() {
@@ -144,7 +149,7 @@ __global__ void __launch_bounds__(32 * most_warps(kUnits), warps_on_sm(kUnits) /
       // Not by tensor cores: fewer instructions, but the chip's clock falls by a tenth with them.
       for_each<16>([&]<int j>() {
         const float e = x[u].template get<j>();
-        float& part = kShared ? parts[u][j % 2] : parts[j % 4 / 2][j % 2];
+        float& part = parts[u / kOfSum][j % (2 * kOfSum)];
         part = __fmaf_rn(e, e, part);
       });
     }
@@ -157,21 +162,22 @@ __global__ void __launch_bounds__(32 * most_warps(kUnits), warps_on_sm(kUnits) /
     load();
 
     // The sum over the CTA, in an order that only k decides. Eight lanes of a warp leave a sum
-    // each, and every warp adds all of them; zeros for warps that there are not.
+    // each of every kOfSum units, and every warp adds all of them; zeros for warps that there are
+    // not.
     const auto leave = [](uint32_t to, float sum) {
       sum += __shfl_xor_sync(~0u, sum, 1);
       sum += __shfl_xor_sync(~0u, sum, 2);
       store_shared(to, sum);
     };
-    if constexpr (kShared) {
 #pragma unroll
-      for (int u = 0; u < kUnits; ++u) leave(mine + u * 32, parts[u][0] + parts[u][1]);
-    } else {
-      leave(mine, (parts[0][0] + parts[0][1]) + (parts[1][0] + parts[1][1]));
+    for (int i = 0; i < kParts; ++i) {
+      float of_units = parts[i][0] + parts[i][1];
+      if constexpr (kOfSum == 2) of_units += parts[i][2] + parts[i][3];
+      leave(mine + i * 32, of_units);
     }
     __syncthreads();
     float sum;
-    if constexpr (kShared) {
+    if constexpr (kOfSum == 1) {
       const float4 four = load_shared_f32x4(all);
       sum = (four.x + four.y) + (four.z + four.w);
     } else {
@@ -239,8 +245,8 @@ __global__ void __launch_bounds__(32 * most_warps(kUnits), warps_on_sm(kUnits) /
   flush(quad - gridDim.x, stage ^ 1);
 }
 
-int64_t warps_of(const QuantizeParams& p) {
-  const int64_t block = block_size(p.format), warp = 32 * norm_units(p.k);
+int64_t warps_of(const QuantizeParams& p, int thread_units) {
+  const int64_t block = block_size(p.format), warp = 32 * thread_units;
   const int64_t units =
       std::max<int64_t>(p.k / 16, padded_scale_cols(p.layout, p.k / block) * (block / 16));
   return (units + warp - 1) / warp;
@@ -251,7 +257,7 @@ void launch_type(const QuantizeParams& p, const NormParams& n, int64_t ctas,
                  nibble::Stream stream) {
   const int64_t block = block_size(p.format), tile = scale_tile_rows(p.layout);
   const int64_t groups = padded_scale_cols(p.layout, p.k / block) / 4;
-  const int64_t warps = warps_of(p);
+  const int64_t warps = warps_of(p, kUnits);
   const int64_t quads = (p.m + tile - 1) / tile * tile / kQuad;
   const QuadShape s = {.units = static_cast<uint32_t>(p.k / 16),
                        .rows = static_cast<uint32_t>(p.m),
@@ -297,11 +303,19 @@ bool launch_quantize_norm_quads(const QuantizeParams& p, const NormParams& n,
       p.k > kMaxCols || p.src_row_bytes > std::numeric_limits<int32_t>::max()) {
     return false;
   }
-  const int units = norm_units(p.k);
-  const int64_t ctas = warps_on_sm(units) / warps_of(p) * num_sms(stream.index);
-  if (p.m < kLeastFill * static_cast<double>(kQuad * ctas)) return false;
-  const auto start = units == 5 ? launch_units<5> : units == 3 ? launch_units<3> : launch_units<2>;
-  start(p, n, ctas, stream);
+  const auto ctas_of = [&](int units) {
+    return warps_on_sm(units) / warps_of(p, units) * num_sms(stream.index);
+  };
+  int units = norm_units(p.k);
+  if (p.m < kLeastFill * static_cast<double>(kQuad * ctas_of(units))) return false;
+  if (units == 2 && p.k >= kFourUnitsCols && p.m >= kFourUnitsRounds * kQuad * ctas_of(4)) {
+    units = 4;
+  }
+  const auto start = units == 5   ? launch_units<5>
+                     : units == 4 ? launch_units<4>
+                     : units == 3 ? launch_units<3>
+                                  : launch_units<2>;
+  start(p, n, ctas_of(units), stream);
   return true;
 }
 

@@ -18,10 +18,11 @@ TEST_F(CudaQuantize, ManyRowsGiveTheBytesOfFew) {
   std::normal_distribution<float> normal;
   constexpr int64_t few = 128;
   // k: two units of sixteen elements a thread, three, five; warps that are full and not. As many
-  // rows for each SM as every CTA takes twice, and some more.
+  // rows for each SM as every CTA takes twice, and some more; four times for four units a thread.
   for (const auto& [k, rows_of_sm] : {std::pair<int64_t, int64_t>{1040, 150},
                                       {2560, 100},
                                       {2880, 66},
+                                      {3600, 98},
                                       {4096, 68},
                                       {4640, 50},
                                       {5120, 50},
@@ -29,6 +30,7 @@ TEST_F(CudaQuantize, ManyRowsGiveTheBytesOfFew) {
                                       {6016, 68},
                                       {7168, 34},
                                       {7200, 68},
+                                      {8192, 50},
                                       {8208, 33}}) {
     const int64_t rows = rows_of_sm * device_->info().num_sms + 24;
     const Matrix x = matrix(rows, k), part = matrix(few, k);
@@ -83,8 +85,8 @@ TEST_F(CudaQuantize, ManyRowsGiveTheBytesOfFew) {
   }
 }
 
-// The other kernel takes four rows at a time where there are many: with a residual, of fp32, and
-// where scales do not lie by fours.
+// The other kernel takes four rows at a time where there are many, and with a residual two units a
+// thread: with one, of fp32, and where scales do not lie by fours.
 TEST_F(CudaQuantize, ManyRowsGiveTheBytesOfFewWithAResidualToo) {
   constexpr int64_t kRows = 4200, kFew = 128;
   struct Case {
@@ -96,6 +98,8 @@ TEST_F(CudaQuantize, ManyRowsGiveTheBytesOfFewWithAResidualToo) {
   for (const Case& c : {Case{DType::kBF16, true, ScaleLayout::kSwizzled128x4, 528},
                         {DType::kBF16, true, ScaleLayout::kSwizzled8x4, 1040},
                         {DType::kF16, true, ScaleLayout::kLinear, 272},
+                        {DType::kF16, true, ScaleLayout::kSwizzled128x4, 4112},
+                        {DType::kBF16, true, ScaleLayout::kSwizzled8x4, 8192},
                         {DType::kBF16, true, ScaleLayout::kSwizzled128x4, 8208},
                         {DType::kF32, false, ScaleLayout::kSwizzled128x4, 528},
                         {DType::kF32, true, ScaleLayout::kSwizzled8x4, 272},
