@@ -70,8 +70,14 @@ int num_sms(int device) {
 }
 
 int set_device(int device) {
+  // Not before the thread's first time: without a context the driver refuses, which is no harm but
+  // what compute-sanitizer reports.
+  thread_local bool known = false;
   CUdevice current = 0;
-  if (driver().ctx_get_device(&current) == CUDA_SUCCESS && current == device) return device;
+  if (known && driver().ctx_get_device(&current) == CUDA_SUCCESS && current == device) {
+    return device;
+  }
+  known = true;
   int before = 0;
   NIBBLE_CUDA_CHECK(cudaGetDevice(&before));
   NIBBLE_CUDA_CHECK(cudaSetDevice(device));  // or the thread has no context yet

@@ -20,13 +20,13 @@ constexpr uint32_t kQuad = 4;
 constexpr int64_t kManyQuads = 1024;
 constexpr int64_t kLastQuads = 256;  // about one for each CTA that is resident
 // With a residual, rows longer than kMaxOneUnitCols take two units a thread from so many rows on,
-// shorter or fewer ones one: at 65536 rows 5120 to 8192 1.03 times a copy and not 1.04 to 1.10, but
-// one row of 8192 3.85 us and not 3.40 (H200).
+// shorter or fewer ones one: at 65536 rows 5120 to 8192 1.03 to 1.04 times a copy and not 1.04 to
+// 1.10, but one row of 8192 3.85 us and not 3.40 (H200).
 constexpr int64_t kTwoUnitsRows = 512, kMaxOneUnitCols = 4096;
 
-// So that registers last for as many CTAs on an SM. With a residual and two units: 80 registers.
-// With 96 two CTAs took 1.045 to 1.07 times a copy where three take 1.035, with 64 they spill.
-// Without a residual MXFP4 needs more than the registers of two full CTAs on sm_120.
+// CTAs on an SM that registers are to last for. Three of two units with a residual: at two CTAs and
+// 96 registers 1.045 to 1.07 times a copy where this takes 1.038, four at 64 spill. Without a
+// residual MXFP4 needs more than the registers of two full CTAs on sm_120.
 constexpr int max_threads(bool residual, int units) {
   return residual && units == 2 ? kMaxThreads / 2 : kMaxThreads;
 }
@@ -44,36 +44,30 @@ struct NormShape {
   float one_over_k;
 };
 
-// The sum over the CTA, of fp32 terms in an order that only k decides, as quantize_norm_quads.cu
-// adds them: eight lanes of a warp leave a sum each, of all that they have or, with kByUnit, of a
-// unit, and every warp adds all of these.
-template <bool kByUnit, int kSums>
+// The sum over the CTA, of fp32 terms in an order that only k decides: eight lanes of a warp leave
+// each of their sums, and every warp adds all of these, by fours as quantize_norm_quads.cu does
+// where it has a sum for each unit.
+template <bool kByFours, int kSums>
 __device__ __forceinline__ float block_sum(const float (&sums)[kSums], float* partial) {
-  const auto of_four = [](float x) {
+  const uint32_t lane = threadIdx.x % 32, all = blockDim.x * kSums / 4;
+  const uint32_t first = kSums == 1 ? threadIdx.x / 4 : threadIdx.x / 32 * (8 * kSums) + lane / 4;
+#pragma unroll
+  for (int i = 0; i < kSums; ++i) {
+    float x = sums[i];
     x += __shfl_xor_sync(~0u, x, 1);
     x += __shfl_xor_sync(~0u, x, 2);
-    return x;
-  };
-  const uint32_t lane = threadIdx.x % 32;
+    if (lane % 4 == 0) partial[first + i * 8] = x;
+  }
+  __syncthreads();
   float sum = 0.0f;
-  if constexpr (kByUnit) {
-    const uint32_t first = (threadIdx.x - lane) * kSums / 4 + lane / 4;
-#pragma unroll
-    for (int i = 0; i < kSums; ++i) {
-      const float x = of_four(sums[i]);
-      if (lane % 4 == 0) partial[first + i * 8] = x;
-    }
-    __syncthreads();
-    if (lane * 4 < blockDim.x * kSums / 4) {
+  if constexpr (kByFours) {
+    if (lane * 4 < all) {
       const float4 p = *reinterpret_cast<const float4*>(partial + lane * 4);
       sum = (p.x + p.y) + (p.z + p.w);
     }
   } else {
-    const float x = of_four(sums[0]);
-    if (threadIdx.x % 4 == 0) partial[threadIdx.x / 4] = x;
-    __syncthreads();
 #pragma unroll 1
-    for (uint32_t i = lane * 2; i < blockDim.x / 4; i += 64) sum += partial[i] + partial[i + 1];
+    for (uint32_t i = lane * 2; i < all; i += 64) sum += partial[i] + partial[i + 1];
   }
 #pragma unroll
   for (int distance = 16; distance > 0; distance /= 2) {
@@ -83,7 +77,7 @@ __device__ __forceinline__ float block_sum(const float (&sums)[kSums], float* pa
 }
 
 // kUnits * 16 elements a thread. kPrefetch: the next row's are loaded while this one is summed.
-// kByUnit: see block_sum.
+// kByUnit: a sum of squares for each unit, not one for all of a thread's.
 template <WeightFormat kFormat, DType kType, bool kResidual, int kUnits, bool kPrefetch,
           bool kByUnit>
 __global__ void __launch_bounds__(max_threads(kResidual, kUnits),
@@ -93,6 +87,7 @@ __global__ void __launch_bounds__(max_threads(kResidual, kUnits),
   constexpr bool kMx = kFormat == WeightFormat::kMxfp4;
   constexpr int kLanesPerBlock = kMx ? 2 : 1;
   // Sums beside each other wait less for each other; with a residual, memory is what is waited for.
+  constexpr bool kByFours = kByUnit && !kResidual;
   constexpr int kSums = kByUnit ? kUnits : 1, kChains = kResidual ? 1 : kByUnit ? 2 : 4;
   const bool add = kResidual && n.residual != nullptr;
   __shared__ alignas(16) float partial[2][kMaxThreads / 4];
@@ -169,7 +164,7 @@ __global__ void __launch_bounds__(max_threads(kResidual, kUnits),
       if constexpr (kChains == 4) sums[of] = (c[0] + c[1]) + (c[2] + c[3]);
     }
     // Two places in turn, so that no thread overwrites what another still reads.
-    const float total = block_sum<kByUnit>(sums, partial[i % 2]);
+    const float total = block_sum<kByFours>(sums, partial[i % 2]);
     float factor;
     asm("rsqrt.approx.ftz.f32 %0, %1;" : "=f"(factor) : "f"(__fmaf_rn(total, s.one_over_k, n.eps)));
 #pragma unroll
@@ -259,7 +254,7 @@ void launch_type(const QuantizeParams& p, const NormParams& n, nibble::Stream st
         return launch_units<kFormat, kType, true, 2, true, true>(p, n, stream);
       }
     }
-    return launch_units<kFormat, kType, true, 1, true, true>(p, n, stream);
+    return launch_units<kFormat, kType, true, 1, true>(p, n, stream);
   }
   launch_units<kFormat, kType, true, kMaxNormCols / (kMaxThreads * 16), false>(p, n, stream);
 }

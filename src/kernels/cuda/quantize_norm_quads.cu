@@ -70,7 +70,17 @@ __global__ void __launch_bounds__(32 * most_warps(kUnits), warps_on_sm(kUnits) /
   extern __shared__ uint4 shared_weights[];              // with kShared
 
   pdl_wait();
-  const uint32_t lane = threadIdx.x % 32, warp = threadIdx.x / 32;
+  const uint32_t lane = threadIdx.x % 32;
+  uint32_t warp = threadIdx.x / 32;
+  if constexpr (kUnits == 4) {
+    // A row's last warp may have three units, and an SM's warps are its four schedulers' in turn:
+    // by where they lie CTAs begin their rows at different warps, so that those are not all one's.
+    // 65536 x 3584 took 1.083 times a copy, 1.108 in turns by blockIdx, 1.121 with four units.
+    __shared__ uint32_t place;
+    if (threadIdx.x == 0) asm volatile("mov.u32 %0, %%warpid;" : "=r"(place));
+    __syncthreads();
+    warp = (warp + place / 4) % (blockDim.x / 32);
+  }
   const uint32_t first_unit = warp * (32 * kUnits) + lane;
   const uint32_t col = first_unit / kLanesPerBlock;
   // Of the row, from this thread's first on; as numbers, since predicates are made anew at each
@@ -93,14 +103,14 @@ __global__ void __launch_bounds__(32 * most_warps(kUnits), warps_on_sm(kUnits) /
   const uint8_t* src = p.src + int64_t{row} * s.src_row_bytes + int64_t{first_unit} * Input::kBytes;
 
   Input next[kUnits] = {};  // what is not in the matrix keeps what was there
-  const auto load = [&] {
+  const auto load = [&]<int kOf>() {
     if (row >= s.rows) return;
 #pragma unroll
-    for (int u = 0; u < kUnits; ++u) {
+    for (int u = 0; u < kOf; ++u) {
       if (u * 32 < units_left) next[u].load(src + u * 32 * Input::kBytes);
     }
   };
-  load();
+  load.template operator()<kUnits>();
   const float* first_weight = n.weight + first_unit * int64_t{16};
   // The lane's four pieces of a unit lie 512 bytes apart: no bank conflicts.
   const uint32_t weights_at = shared_address(shared_weights + warp * (128 * kUnits) + lane);
@@ -135,110 +145,120 @@ __global__ void __launch_bounds__(32 * most_warps(kUnits), warps_on_sm(kUnits) /
   compute_now(scale_at);
   uint32_t stage = 0, left = kQuad;
   bool first = true;
+  // Of the first kOf units of each thread.
+  const auto take_rows = [&]<int kOf>() {
 #pragma unroll 1
-  while (quad < s.quads) {
-    Floats x[kUnits];
-    float parts[kParts][2 * kOfSum] = {};
+    while (quad < s.quads) {
+      Floats x[kOf];
+      float parts[kParts][2 * kOfSum] = {};
 #pragma unroll
-    for (int u = 0; u < kUnits; ++u) {
-      x[u] = elements_of<DType::kF32>([&]<int j>() {
-        float e = next[u].template get<j>();
-        compute_now(e);  // or it is unpacked a second time behind the barrier
-        return e;
-      });
-      // Not by tensor cores: fewer instructions, but the chip's clock falls by a tenth with them.
-      for_each<16>([&]<int j>() {
-        const float e = x[u].template get<j>();
-        float& part = parts[u / kOfSum][j % (2 * kOfSum)];
-        part = __fmaf_rn(e, e, part);
-      });
-    }
-    const uint32_t at = row;
-    const bool in_matrix = at < s.rows;
-    const uint32_t next_row = left == 1 ? first_row(quad + gridDim.x) : row + s.row_step;
-    const auto step = static_cast<int32_t>(next_row - row);
-    row = next_row;
-    src += int64_t{step} * s.src_row_bytes;
-    load();
+      for (int u = 0; u < kOf; ++u) {
+        x[u] = elements_of<DType::kF32>([&]<int j>() {
+          float e = next[u].template get<j>();
+          compute_now(e);  // or it is unpacked a second time behind the barrier
+          return e;
+        });
+        // Not by tensor cores: fewer instructions, but the chip's clock falls by a tenth with them.
+        for_each<16>([&]<int j>() {
+          const float e = x[u].template get<j>();
+          float& part = parts[u / kOfSum][j % (2 * kOfSum)];
+          part = __fmaf_rn(e, e, part);
+        });
+      }
+      const uint32_t at = row;
+      const bool in_matrix = at < s.rows;
+      const uint32_t next_row = left == 1 ? first_row(quad + gridDim.x) : row + s.row_step;
+      const auto step = static_cast<int32_t>(next_row - row);
+      row = next_row;
+      src += int64_t{step} * s.src_row_bytes;
+      load.template operator()<kOf>();
 
-    // The sum over the CTA, in an order that only k decides. Eight lanes of a warp leave a sum
-    // each of every kOfSum units, and every warp adds all of them; zeros for warps that there are
-    // not.
-    const auto leave = [](uint32_t to, float sum) {
-      sum += __shfl_xor_sync(~0u, sum, 1);
-      sum += __shfl_xor_sync(~0u, sum, 2);
-      store_shared(to, sum);
-    };
+      // The sum over the CTA, in an order that only k decides. Eight lanes of a warp leave a sum
+      // each of every kOfSum units, and every warp adds all of them; zeros for warps that there are
+      // not.
+      const auto leave = [](uint32_t to, float sum) {
+        sum += __shfl_xor_sync(~0u, sum, 1);
+        sum += __shfl_xor_sync(~0u, sum, 2);
+        store_shared(to, sum);
+      };
 #pragma unroll
-    for (int i = 0; i < kParts; ++i) {
-      float of_units = parts[i][0] + parts[i][1];
-      if constexpr (kOfSum == 2) of_units += parts[i][2] + parts[i][3];
-      leave(mine + i * 32, of_units);
-    }
-    __syncthreads();
-    float sum;
-    if constexpr (kOfSum == 1) {
-      const float4 four = load_shared_f32x4(all);
-      sum = (four.x + four.y) + (four.z + four.w);
-    } else {
-      const float2 pair = load_shared_f32x2(all);
-      sum = pair.x + pair.y;
-    }
-    mine ^= kSums * 4, all ^= kSums * 4;
-#pragma unroll
-    for (int distance = 16; distance > 0; distance /= 2) {
-      sum += __shfl_xor_sync(~0u, sum, distance);
-    }
-    if (left == kQuad && !first) flush(quad - gridDim.x, stage ^ 1);
-    float factor;
-    asm("rsqrt.approx.ftz.f32 %0, %1;" : "=f"(factor) : "f"(__fmaf_rn(sum, s.one_over_k, n.eps)));
-    // One branch for all units: between them it would keep one from waiting beside the other.
-    QuantizedUnit q[kUnits];
-    bool rare = false;
-#pragma unroll
-    for (int u = 0; u < kUnits; ++u) {
-      const bool valid = in_matrix && u * 32 < units_left;
-      Floats& w = weights[kShared ? 0 : u];
-      if constexpr (kShared) {
-        for (int i = 0; i < 4; ++i) w.words[i] = load_shared_16(weights_at + (u * 4 + i) * 512);
+      for (int i = 0; i < kParts; ++i) {
+        float of_units = parts[i][0] + parts[i][1];
+        if constexpr (kOfSum == 2) of_units += parts[i][2] + parts[i][3];
+        leave(mine + i * 32, of_units);
       }
-      const auto y = activations_of<kType>(
-          [&]<int j>() { return x[u].template get<j>() * factor * w.template get<j>(); });
-      q[u] = quantize_unit<kFormat, kFused>(y, valid, encode_scale, p.rule);
-      rare |= q[u].rare || (!usual && valid);
-    }
-    if (rare) {
-      const int in_block = static_cast<int>(lane % kLanesPerBlock);
+      __syncthreads();
+      float sum;
+      if constexpr (kOfSum == 1) {
+        const float4 four = load_shared_f32x4(all);
+        sum = (four.x + four.y) + (four.z + four.w);
+      } else {
+        const float2 pair = load_shared_f32x2(all);
+        sum = pair.x + pair.y;
+      }
+      mine ^= kSums * 4, all ^= kSums * 4;
 #pragma unroll
-      for (int u = 0; u < kUnits; ++u) {
+      for (int distance = 16; distance > 0; distance /= 2) {
+        sum += __shfl_xor_sync(~0u, sum, distance);
+      }
+      if (left == kQuad && !first) flush(quad - gridDim.x, stage ^ 1);
+      float factor;
+      asm("rsqrt.approx.ftz.f32 %0, %1;" : "=f"(factor) : "f"(__fmaf_rn(sum, s.one_over_k, n.eps)));
+      // One branch for all units: between them it would keep one from waiting beside the other.
+      QuantizedUnit q[kOf];
+      bool rare = false;
+#pragma unroll
+      for (int u = 0; u < kOf; ++u) {
         const bool valid = in_matrix && u * 32 < units_left;
-        if (!q[u].rare && (usual || !valid)) continue;
-        const int64_t from = int64_t{first_unit} + u * 32 - in_block;
-        const uint8_t* block = p.src + int64_t{at} * s.src_row_bytes + from * Input::kBytes;
-        q[u] = quantize_rare<kFormat>(
-            [&](int j) {
-              return rounded<kType>(element<kType>(block, j) * factor * n.weight[from * 16 + j]);
-            },
-            in_block, encode_scale, p.rule);
+        Floats& w = weights[kShared ? 0 : u];
+        if constexpr (kShared) {
+          for (int i = 0; i < 4; ++i) w.words[i] = load_shared_16(weights_at + (u * 4 + i) * 512);
+        }
+        const auto y = activations_of<kType>(
+            [&]<int j>() { return x[u].template get<j>() * factor * w.template get<j>(); });
+        q[u] = quantize_unit<kFormat, kFused>(y, valid, encode_scale, p.rule);
+        rare |= q[u].rare || (!usual && valid);
       }
-    }
-    auto* codes = reinterpret_cast<uint2*>(p.codes) + int64_t{at} * s.units + first_unit;
+      if (rare) {
+        const int in_block = static_cast<int>(lane % kLanesPerBlock);
 #pragma unroll
-    for (int u = 0; u < kUnits; ++u) {
-      const bool valid = in_matrix && u * 32 < units_left;
-      if (valid) codes[u * 32] = q[u].codes;
-      if (static_cast<int>(u * kCols) < cols_left) {
-        store_shared_u8(scale_at + u * kCols * 8, valid ? q[u].scale : 0);
+        for (int u = 0; u < kOf; ++u) {
+          const bool valid = in_matrix && u * 32 < units_left;
+          if (!q[u].rare && (usual || !valid)) continue;
+          const int64_t from = int64_t{first_unit} + u * 32 - in_block;
+          const uint8_t* block = p.src + int64_t{at} * s.src_row_bytes + from * Input::kBytes;
+          q[u] = quantize_rare<kFormat>(
+              [&](int j) {
+                return rounded<kType>(element<kType>(block, j) * factor * n.weight[from * 16 + j]);
+              },
+              in_block, encode_scale, p.rule);
+        }
+      }
+      auto* codes = reinterpret_cast<uint2*>(p.codes) + int64_t{at} * s.units + first_unit;
+#pragma unroll
+      for (int u = 0; u < kOf; ++u) {
+        const bool valid = in_matrix && u * 32 < units_left;
+        if (valid) codes[u * 32] = q[u].codes;
+        if (static_cast<int>(u * kCols) < cols_left) {
+          store_shared_u8(scale_at + u * kCols * 8, valid ? q[u].scale : 0);
+        }
+      }
+      scale_at += 4;
+      if (--left == 0) {
+        left = kQuad;
+        first = false;
+        quad += gridDim.x;
+        stage ^= 1;
+        scale_at = (scale_at - 16) ^ 16;
       }
     }
-    scale_at += 4;
-    if (--left == 0) {
-      left = kQuad;
-      first = false;
-      quad += gridDim.x;
-      stage ^= 1;
-      scale_at = (scale_at - 16) ^ 16;
-    }
+  };
+  constexpr int kFewer = kUnits == 4 ? 3 : kUnits;
+  const uint32_t end = (warp * kUnits + kFewer) * 32;
+  if (kFewer < kUnits && end >= s.units && end >= s.groups * 4 * kLanesPerBlock) {
+    take_rows.template operator()<kFewer>();
+  } else {
+    take_rows.template operator()<kUnits>();
   }
   pdl_trigger();
   __syncthreads();

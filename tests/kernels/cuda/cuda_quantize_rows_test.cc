@@ -18,11 +18,12 @@ TEST_F(CudaQuantize, ManyRowsGiveTheBytesOfFew) {
   std::normal_distribution<float> normal;
   constexpr int64_t few = 128;
   // k: two units of sixteen elements a thread, three, five; warps that are full and not. As many
-  // rows for each SM as every CTA takes twice, and some more; four times for four units a thread.
+  // rows for each SM as every CTA takes twice, and some more; four times for four units a thread,
+  // of which a warp of 3552 has three.
   for (const auto& [k, rows_of_sm] : {std::pair<int64_t, int64_t>{1040, 150},
                                       {2560, 100},
                                       {2880, 66},
-                                      {3600, 98},
+                                      {3552, 98},
                                       {4096, 68},
                                       {4640, 50},
                                       {5120, 50},
