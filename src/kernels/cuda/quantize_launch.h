@@ -64,7 +64,8 @@ constexpr int64_t kMaxNormCols = 32768;
 // where there are many rows. Three or five where warps come out even with them, the last with few
 // idle lanes and an SM's four schedulers with as many warps each; docs/quantize.md has what that
 // gains. Few rows take two a thread, and where it is not two here they too add up the squares of
-// each unit by itself: a row's bits stay the same however many there are.
+// each unit by itself: a row's bits stay the same however many there are. (Of the most rows, four a
+// thread give the bits of two.)
 constexpr int norm_units(int64_t k) {
   const int64_t slots = (k + 511) / 512;  // of a warp's 32 units
   if (slots == 5 || slots == 10 || slots == 13 || slots == 14) return 5;
