@@ -145,7 +145,8 @@ __global__ void __launch_bounds__(32 * most_warps(kUnits), warps_on_sm(kUnits) /
   compute_now(scale_at);
   uint32_t stage = 0, left = kQuad;
   bool first = true;
-  // Of the first kOf units of each thread.
+  // Of the first kOf units of each thread. Warps may take rows in two places of the code, whose
+  // barrier is one: it counts warps.
   const auto take_rows = [&]<int kOf>() {
 #pragma unroll 1
     while (quad < s.quads) {
