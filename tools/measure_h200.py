@@ -133,9 +133,9 @@ def host_results(runs: dict[str, list[dict]], about: dict) -> tuple[dict, dict]:
 
     def first_calls(layer: str, m: int) -> dict:
         what = f"plan.run until its result, m={m}"
-        first, hundredth = (sorted(us(r)[f"{when} {what}"] for r in runs[layer])
+        first, hundredth = ([us(r)[f"{when} {what}"] for r in runs[layer]]
                             for when in ("first", "hundredth"))  # fmt: skip
-        ratios = [us(r)[f"first {what}"] / us(r)[f"hundredth {what}"] for r in runs[layer]]
+        ratios = [f / h for f, h in zip(first, hundredth)]
         return {"layer": layer, "m": m, "first, us": round(statistics.median(first), 1),
                 "hundredth, us": round(statistics.median(hundredth), 1),
                 "first / hundredth": round(statistics.median(ratios), 2),

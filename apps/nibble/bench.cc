@@ -8,7 +8,6 @@
 
 #include <CLI/CLI.hpp>
 #include <algorithm>
-#include <charconv>
 #include <functional>
 #include <memory>
 #include <nlohmann/json.hpp>
@@ -131,23 +130,11 @@ void bench_everywhere(const BenchOptions& options, const std::function<BenchSink
   }
 }
 
-// Of "18432x7168", n x k, and each number of rows.
 BenchGemmOptions with_shapes(const BenchOptions& options) {
   BenchGemmOptions gemm = options.gemm;
   for (const std::string& text : options.shapes) {
-    GemmShape shape;
-    const char* const end = text.data() + text.size();
-    const auto n = std::from_chars(text.data(), end, shape.n);
-    const bool two = n.ec == std::errc() && n.ptr != end && *n.ptr == 'x';
-    const auto k = two ? std::from_chars(n.ptr + 1, end, shape.k) : n;
-    if (!two || k.ec != std::errc() || k.ptr != end) {
-      throw Error(ErrorCode::kInvalidArgument,
-                  fmt::format("--shape: expected NxK like 18432x7168, found {}", text));
-    }
-    for (const int64_t m : options.rows) {
-      shape.m = m;
-      gemm.shapes.push_back(shape);
-    }
+    const auto [n, k] = parse_shape(text);
+    for (const int64_t m : options.rows) gemm.shapes.push_back({.m = m, .n = n, .k = k});
   }
   return gemm;
 }

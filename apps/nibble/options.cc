@@ -68,6 +68,18 @@ Device open_device(const std::string& name, int threads) {
               fmt::format("--device: expected cpu, cuda or cuda:N, found '{}'", name));
 }
 
+std::pair<int64_t, int64_t> parse_shape(const std::string& text) {
+  const char* const end = text.data() + text.size();
+  std::pair<int64_t, int64_t> shape;
+  const auto n = std::from_chars(text.data(), end, shape.first);
+  if (n.ec == std::errc() && n.ptr != end && *n.ptr == 'x') {
+    const auto k = std::from_chars(n.ptr + 1, end, shape.second);
+    if (k.ec == std::errc() && k.ptr == end) return shape;
+  }
+  throw Error(ErrorCode::kInvalidArgument,
+              fmt::format("--shape: expected NxK, such as 4096x4096, found '{}'", text));
+}
+
 double seconds_now() {
   return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
 }

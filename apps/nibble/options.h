@@ -4,6 +4,7 @@
 #include <nlohmann/json_fwd.hpp>
 #include <optional>
 #include <string>
+#include <utility>
 
 #include "nibble/engine.h"
 
@@ -34,6 +35,9 @@ struct ModelOptions {
 // "cpu", "cuda" or "cuda:1". Throws kInvalidArgument for any other name, kDevice where it is
 // missing.
 Device open_device(const std::string& name, int threads);
+
+// n and k of a --shape like "18432x7168". Throws kInvalidArgument for anything else.
+std::pair<int64_t, int64_t> parse_shape(const std::string& text);
 
 double seconds_now();      // monotonic
 double peak_memory_mib();  // resident, mapped file pages included

@@ -25,22 +25,14 @@ struct TuneCommand {
   bool json = false, quiet = false;
 };
 
-TuneShape parse_shape(const std::string& text, WeightFormat format) {
-  TuneShape shape{.format = format};
-  int end = 0;
-  if (std::sscanf(text.c_str(), "%ldx%ld%n", &shape.n, &shape.k, &end) != 2 ||
-      end != static_cast<int>(text.size())) {
-    throw Error(ErrorCode::kInvalidArgument,
-                fmt::format("--shape: expected NxK, such as 4096x4096, found '{}'", text));
-  }
-  return shape;
-}
-
 std::vector<TuneShape> shapes_of(const TuneCommand& options, const Device& device) {
   const WeightFormat format =
       options.format == "nvfp4" ? WeightFormat::kNvfp4 : WeightFormat::kMxfp4;
   std::vector<TuneShape> shapes;
-  for (const std::string& text : options.shapes) shapes.push_back(parse_shape(text, format));
+  for (const std::string& text : options.shapes) {
+    const auto [n, k] = parse_shape(text);
+    shapes.push_back({format, n, k});
+  }
   for (const std::string& model : options.models) {
     for (const ModelReport::Linear& l : inspect(model, device).linears) {
       shapes.push_back({l.format, l.n, l.k});

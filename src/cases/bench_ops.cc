@@ -1,6 +1,5 @@
 #include <algorithm>
 #include <chrono>
-#include <iterator>
 #include <optional>
 #include <utility>
 
@@ -110,11 +109,10 @@ std::vector<Selection<GemmImpl>> contenders(const GemmDesc& desc, std::string_vi
   return all;
 }
 
-// The rows of one shape, which something takes: those of each m take turns, the first of them
-// twice.
-void bench_gemm_row(const GemmDesc& desc, const TimedGemm& gemm, std::string_view filter,
-                    const Device& device, double roof, const BenchSink& sink) {
-  std::vector<Selection<GemmImpl>> all = contenders(desc, filter, device);
+// The rows of one shape: its contenders, one at least, take turns, the first of them twice.
+void bench_gemm_row(const GemmDesc& desc, const TimedGemm& gemm,
+                    std::vector<Selection<GemmImpl>> all, const Device& device, double roof,
+                    const BenchSink& sink) {
   all.insert(all.begin() + 1, all[0]);
   std::vector<Launch> launches;
   for (const auto& s : all) launches.push_back(gemm.launch(*s.impl, s.config, desc));
@@ -286,7 +284,7 @@ void bench_gemm(const Device& device, const BenchGemmOptions& options, const Ben
     header.k = weights.k;
     for (const WeightLayoutImpl& layout : weight_layouts()) {
       if (!layout.can_prepare(header, device.info())) continue;
-      std::vector<GemmDesc> descs;
+      std::optional<TimedGemm> gemm;  // where something is to be timed
       for (auto row = first; row != end; ++row) {
         const GemmDesc desc{.m = row->shape.m,
                             .n = weights.n,
@@ -296,15 +294,12 @@ void bench_gemm(const Device& device, const BenchGemmOptions& options, const Ben
                             .activation = row->activation,
                             .a_type = type,
                             .d_type = type};
-        std::ranges::copy_if(variants(desc, device), std::back_inserter(descs),
-                             [&](const GemmDesc& variant) {
-                               return !contenders(variant, options.filter, device).empty();
-                             });
-      }
-      if (descs.empty()) continue;
-      const TimedGemm gemm(timed, type, layout, device);
-      for (const GemmDesc& desc : descs) {
-        bench_gemm_row(desc, gemm, options.filter, device, roof, sink);
+        for (const GemmDesc& variant : variants(desc, device)) {
+          std::vector<Selection<GemmImpl>> all = contenders(variant, options.filter, device);
+          if (all.empty()) continue;
+          if (!gemm) gemm.emplace(timed, type, layout, device);
+          bench_gemm_row(variant, *gemm, std::move(all), device, roof, sink);
+        }
       }
     }
     first = end;

@@ -24,12 +24,12 @@ constexpr int64_t kLastQuads = 256;  // about one for each CTA that is resident
 // 1.10, but one row of 8192 3.85 us and not 3.40 (H200).
 constexpr int64_t kTwoUnitsRows = 512, kMaxOneUnitCols = 4096;
 
-// CTAs on an SM that registers are to last for. Three of two units with a residual: at two CTAs and
-// 96 registers 1.045 to 1.07 times a copy where this takes 1.038, four at 64 spill. Without a
-// residual MXFP4 needs more than the registers of two full CTAs on sm_120.
 constexpr int max_threads(bool residual, int units) {
   return residual && units == 2 ? kMaxThreads / 2 : kMaxThreads;
 }
+// CTAs on an SM that registers are to last for. Three of two units with a residual: at two CTAs and
+// 96 registers 1.045 to 1.07 times a copy where this takes 1.038, four at 64 spill. Without a
+// residual MXFP4 needs more than the registers of two full CTAs on sm_120.
 constexpr int min_ctas(WeightFormat format, DType type, bool residual, int units, bool prefetch) {
   if (!prefetch || type == DType::kF32) return 1;
   if (residual) return units == 2 ? 3 : 2;
@@ -86,8 +86,8 @@ __global__ void __launch_bounds__(max_threads(kResidual, kUnits),
   using Input = Elements16<kType>;
   constexpr bool kMx = kFormat == WeightFormat::kMxfp4;
   constexpr int kLanesPerBlock = kMx ? 2 : 1;
-  // Sums beside each other wait less for each other; with a residual, memory is what is waited for.
   constexpr bool kByFours = kByUnit && !kResidual;
+  // Sums beside each other wait less for each other; with a residual, memory is what is waited for.
   constexpr int kSums = kByUnit ? kUnits : 1, kChains = kResidual ? 1 : kByUnit ? 2 : 4;
   const bool add = kResidual && n.residual != nullptr;
   __shared__ alignas(16) float partial[2][kMaxThreads / 4];
@@ -135,8 +135,8 @@ __global__ void __launch_bounds__(max_threads(kResidual, kUnits),
 #pragma unroll 1
   for (uint32_t i = 0; i < rows; ++i) {
     const uint32_t at = first + i * step;
-    // No CTA has such rows, but the compiler makes 17 instructions a row more without, of 458:
-    // 65536 x 8192 with a residual took 1.06 times as long.
+    // No CTA has such rows, but the compiler makes 17 instructions a row more without, of 458 with
+    // a residual and one unit: 65536 x 8192 took 1.06 times as long.
     if (at >= s.padded_rows) break;
     const bool in_matrix = at < p.m;
     Input h[kUnits];
